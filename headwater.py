@@ -1,0 +1,1 @@
+"""Headwater embedded in a Python test."""

@@ -1,0 +1,1 @@
+"""pytest fixture for an embedded broker."""
