@@ -12,11 +12,17 @@ class NotFound(StoreError):
 
 
 class PreconditionFailed(StoreError):
-    """Conditional create found the key taken (412, or 409 for a race). The header there decides whose it is."""
+    """Conditional create found the key taken (412, or 409 for a race).
+
+    The header there decides whose object it is.
+    """
 
 
 class Throttled(StoreError):
-    """The store asked us to slow down (503 SlowDown, 429). Ambiguous for a create; send again later."""
+    """The store asked us to slow down (503 SlowDown, 429).
+
+    Ambiguous for a create; send again later.
+    """
 
 
 class StoreUnavailable(StoreError):
@@ -24,7 +30,10 @@ class StoreUnavailable(StoreError):
 
 
 class AccessDenied(StoreError):
-    """Credentials, permissions or the bucket itself are wrong: an operator must act; trying again may heal."""
+    """Credentials, permissions or the bucket itself are wrong.
+
+    An operator must act; trying again may heal.
+    """
 
 
 class BucketMissing(AccessDenied):
@@ -36,4 +45,4 @@ class Corrupt(StoreError):
 
 
 class UnsuitableStore(StoreError):
-    """The store cannot hold a cluster safely (it ignores conditional create, has no atomic link ...)."""
+    """The store cannot hold a cluster safely: no conditional create, no atomic link, ..."""

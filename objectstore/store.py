@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -33,12 +34,17 @@ class Upload(ABC):
 
     @abstractmethod
     async def part(self, chunks: Chunks) -> None:
-        """Send the next part (5 MiB or more, but for the last; buffers are not copied)."""
+        """Send the next part; buffers are not copied.
+
+        Every part but the last has the same size, 5 MiB or more. After an error the upload is
+        good for nothing but `abort`: the caller starts another.
+        """
 
     @abstractmethod
     async def complete(self) -> None:
         """Make the object visible, conditionally: raises PreconditionFailed if the key is taken.
 
+        A failed one leaves the upload unfinished: abort it.
         Raises StoreUnavailable when nobody knows; the header at the key then decides.
         """
 
@@ -68,10 +74,11 @@ class ObjectStore(ABC):
         """The whole object. Raises NotFound."""
 
     @abstractmethod
-    async def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    async def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> builtins.list[bytes]:
         """Byte ranges [start, end) of one object, in the order asked.
 
-        A range beyond the object's end comes back short (empty when it starts there). Raises NotFound.
+        A range beyond the object's end comes back short (empty when it starts there).
+        Raises NotFound.
         """
 
     @abstractmethod
@@ -90,7 +97,7 @@ class ObjectStore(ABC):
         """Begin a multipart upload of a fresh key."""
 
     @abstractmethod
-    async def list_uploads(self, prefix: str) -> list[UploadInfo]:
+    async def list_uploads(self, prefix: str) -> builtins.list[UploadInfo]:
         """Unfinished multipart uploads under `prefix`."""
 
     @abstractmethod
