@@ -1,0 +1,132 @@
+"""Bytes in, whole frames out.
+
+    length  int32, big endian; not part of what is handed out
+    body    `length` bytes
+
+The reader owns no socket: asyncio's BufferedProtocol asks `get_buffer()` where the next bytes
+go and says `received(n)` when they are there. One frame at a time is *announced* (its length is
+known, nothing is allocated), then *admitted* by whoever keeps the memory budget, then complete:
+
+    reader.received(n)
+    while True:
+        if reader.announced is not None:
+            if not budget.try_reserve(reader.announced):
+                transport.pause_reading()
+                break
+            reader.admit()
+        frame = reader.next_frame()
+        if frame is None:
+            break
+
+Before admission at most one scratch buffer of a frame is in memory. What is missing of a large
+frame is received straight into the frame's own memory; what is missing of a small one passes
+through scratch, so that one system call can bring many small frames.
+"""
+
+from __future__ import annotations
+
+from protocol.errors import MalformedFrame
+
+_LENGTH_BYTES = 4
+
+
+class FrameReader:
+    """Assembles the frames of one connection.
+
+    max_frame_bytes: longest body accepted (Kafka's socket.request.max.bytes).
+    scratch_bytes: at least 4; the most that is received at once for small frames.
+    """
+
+    __slots__ = ("_direct", "_end", "_filled", "_frame", "_max", "_scratch", "_start", "_view")
+
+    def __init__(self, max_frame_bytes: int, scratch_bytes: int = 64 * 1024) -> None:
+        assert scratch_bytes >= _LENGTH_BYTES
+        self._max = max_frame_bytes
+        self._scratch = bytearray(scratch_bytes)
+        self._view = memoryview(self._scratch)
+        # Received and not yet used: scratch[_start:_end].
+        self._start = 0
+        self._end = 0
+        # The admitted frame, and how much of it has arrived.
+        self._frame: memoryview | None = None
+        self._filled = 0
+        # Whether the buffer given last is the frame's own memory.
+        self._direct = False
+
+    @property
+    def announced(self) -> int | None:
+        """Size of the frame that waits to be admitted.
+
+        Raises MalformedFrame: a negative length, or one above the limit.
+        """
+        if self._frame is not None or self._end - self._start < _LENGTH_BYTES:
+            return None
+        length = int.from_bytes(
+            self._view[self._start : self._start + _LENGTH_BYTES], "big", signed=True
+        )
+        if not 0 <= length <= self._max:
+            raise MalformedFrame(f"a frame of {length} bytes; the limit is {self._max}")
+        return length
+
+    def admit(self) -> None:
+        """Give the announced frame its memory and move there what has already come."""
+        length = self.announced
+        assert length is not None, "nothing is announced"
+        self._start += _LENGTH_BYTES
+        self._frame = memoryview(bytearray(length))
+        self._filled = 0
+        self._drain_scratch()
+
+    def get_buffer(self) -> memoryview:
+        """Where the next received bytes go; never empty."""
+        frame = self._frame
+        self._direct = frame is not None and self._missing(frame) >= len(self._scratch) // 4
+        if frame is not None and self._direct:
+            return frame[self._filled :]
+        if self._start == self._end:
+            self._start = self._end = 0
+        elif self._start > 0 and len(self._scratch) - self._end < len(self._scratch) // 4:
+            pending = self._end - self._start
+            self._view[:pending] = bytes(self._view[self._start : self._end])
+            self._start, self._end = 0, pending
+        assert self._end < len(self._scratch), "reading goes on though a frame is not admitted"
+        return self._view[self._end :]
+
+    def received(self, n: int) -> None:
+        """`n` bytes were put into the buffer that `get_buffer` gave last."""
+        if self._direct:
+            self._filled += n
+            return
+        self._end += n
+        if self._frame is not None:
+            self._drain_scratch()
+
+    def next_frame(self) -> memoryview | None:
+        """The admitted frame once it is whole: a writable view of memory of its own.
+
+        Raises MalformedFrame: the length that follows is not acceptable.
+        """
+        frame = self._frame
+        if frame is None:
+            _ = self.announced
+            return None
+        if self._filled < len(frame):
+            return None
+        self._frame = None
+        return frame
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes received of a frame that is not whole; 0 between frames."""
+        return self._end - self._start + (self._filled if self._frame is not None else 0)
+
+    def _missing(self, frame: memoryview) -> int:
+        return len(frame) - self._filled
+
+    def _drain_scratch(self) -> None:
+        frame = self._frame
+        assert frame is not None
+        n = min(self._missing(frame), self._end - self._start)
+        frame[self._filled : self._filled + n] = self._view[self._start : self._start + n]
+        self._filled += n
+        self._start += n
