@@ -1,0 +1,1 @@
+"""The durable, fenced log on conditional creates."""
