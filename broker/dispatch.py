@@ -1,0 +1,115 @@
+"""From a frame to its handler and back: header, version check, decoding, errors, encoding."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from objectstore.store import Buffer
+from protocol import codec
+from protocol.api_versions import SERVED, ApiKey, is_served
+from protocol.errors import ErrorCode, KafkaError, MalformedFrame
+from protocol.fetch import decode_fetch
+from protocol.header import RequestHeader, decode_request_header, encode_response_header
+from protocol.produce import decode_produce
+
+from .api.errors import error_response
+from .connection import CloseConnection, Connection, Deferred, Outcome
+from .request_context import Later, Raw, RequestContext
+from .services import Services
+
+log = logging.getLogger(__name__)
+
+ApiHandler = Callable[[RequestContext, Any, int], Awaitable[Any]]
+
+_SIZE = struct.Struct(">i")
+
+
+class Dispatcher:
+    """The one place where a request finds its handler."""
+
+    def __init__(self, services: Services, handlers: Mapping[ApiKey, ApiHandler]) -> None:
+        missing = sorted(set(SERVED) - set(handlers))
+        assert not missing, f"advertised without a handler: {missing}"
+        self._services = services
+        self._handlers = handlers
+
+    async def handle(self, connection: Connection, frame: memoryview) -> Outcome:
+        """See connection.Handler."""
+        header = decode_request_header(frame)
+        metrics = self._services.metrics
+        started = asyncio.get_running_loop().time()
+        metrics.request_received(header.api_key, len(frame))
+        context = RequestContext(self._services, connection, header)
+        try:
+            result = await self._call(context, frame)
+        except KafkaError as error:
+            result = self._error(header, error)
+        except (MalformedFrame, CloseConnection, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            log.exception(
+                "request %s v%s of %s failed", header.api_key, header.api_version, header.client_id
+            )
+            result = self._error(header, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, str(error)))
+        if isinstance(result, Later):
+            return Deferred(self._finish(header, result, started))
+        metrics.request_answered(header.api_key, asyncio.get_running_loop().time() - started)
+        return self._encode(header, result)
+
+    async def _call(self, context: RequestContext, frame: memoryview) -> Any:
+        header = context.header
+        key, version = header.api_key, header.api_version
+        if not is_served(key, version):
+            if key == ApiKey.API_VERSIONS:
+                # KIP-511: the answer is version 0 with what is served, the body is not read.
+                return await self._handlers[ApiKey.API_VERSIONS](context, None, 0)
+            raise MalformedFrame(f"API {key} version {version} is not served")
+        body = frame[header.body_position :]
+        request: Any
+        if key == ApiKey.PRODUCE:
+            request = decode_produce(body, version)
+        elif key == ApiKey.FETCH:
+            request = decode_fetch(body, version)
+        else:
+            request = codec.decode_request(key, version, body)
+        return await self._handlers[ApiKey(key)](context, request, version)
+
+    def _error(self, header: RequestHeader, error: KafkaError) -> Any:
+        response = error_response(header.api_key, header.api_version, error)
+        if response is None:
+            raise CloseConnection(
+                f"API {header.api_key} has no way to say {error.code.name}"
+            ) from error
+        return response
+
+    async def _finish(
+        self, header: RequestHeader, later: Later, started: float
+    ) -> list[Buffer] | None:
+        result = await later.finish
+        self._services.metrics.request_answered(
+            header.api_key, asyncio.get_running_loop().time() - started
+        )
+        return self._encode(header, result)
+
+    def _encode(self, header: RequestHeader, result: Any) -> list[Buffer] | None:
+        if result is None:
+            return None
+        version = header.api_version
+        if header.api_key == ApiKey.API_VERSIONS and not is_served(header.api_key, version):
+            version = 0
+        buffers: list[Buffer]
+        if isinstance(result, Raw):
+            buffers = result.buffers
+        else:
+            buffers = [codec.encode_response(result, version)]
+        head = encode_response_header(header.api_key, version, header.correlation_id)
+        size = len(head) + sum(len(b) for b in buffers)
+        self._services.metrics.bytes_sent(header.api_key, size + 4)
+        if len(buffers) == 1 and size < 16 * 1024:
+            # One small write is cheaper than two.
+            return [_SIZE.pack(size) + head + bytes(buffers[0])]
+        return [_SIZE.pack(size) + head, *buffers]

@@ -1,0 +1,1 @@
+"""A partition: one stream, plus what Kafka keeps beside the records."""
