@@ -110,6 +110,7 @@ class _Blocks:
 
     __slots__ = (
         "_crc",
+        "_producers",
         "_range",
         "_size",
         "_start",
@@ -130,6 +131,7 @@ class _Blocks:
         self._crc = 0
         self._range: StreamRange | None = None
         self._sum = 0
+        self._producers: dict[int, ProducerUpdate] = {}
 
     def add(self, entry: BatchEntry) -> None:
         size = entry.size_bytes
@@ -198,7 +200,7 @@ class _Blocks:
             entry.base_offset, last, entry.size_bytes, entry.crc, entry.leader_epoch
         )
         if entry.producer_id >= 0:
-            note_producer(current.producers, entry)
+            note_producer(self._producers, entry)
         if entry.marker is not None:
             current.markers.append(entry.marker)
 
@@ -207,6 +209,9 @@ class _Blocks:
         if current is not None:
             current.sum = sum_bytes(self._sum)
             self._sum = 0
+            if self._producers:
+                current.producers = list(self._producers.values())
+                self._producers.clear()
             self.ranges.append(current)
             self._range = None
 
@@ -219,16 +224,15 @@ class _Blocks:
             self._crc = 0
 
 
-def note_producer(producers: list[ProducerUpdate], entry: BatchEntry) -> None:
-    """Fold a batch or marker of an idempotent or transactional producer into its range's list."""
-    producer_id = entry.producer_id
-    # The newest producer is last: a stream rarely has more than a few at once.
-    for update in reversed(producers):
-        if update.producer_id == producer_id:
-            break
-    else:
-        update = ProducerUpdate(producer_id, entry.producer_epoch, [])
-        producers.append(update)
+def note_producer(producers: dict[int, ProducerUpdate], entry: BatchEntry) -> None:
+    """Fold a batch or marker of an idempotent or transactional producer into its range's state.
+
+    producers: by id, in the order of their first batch in the range.
+    """
+    update = producers.get(entry.producer_id)
+    if update is None:
+        update = ProducerUpdate(entry.producer_id, entry.producer_epoch, [])
+        producers[entry.producer_id] = update
     if entry.producer_epoch != update.epoch:
         update.epoch = entry.producer_epoch
         update.batches.clear()

@@ -45,7 +45,7 @@ assert FOOTER_SIZE == 48
 MAX_INDEX_BYTES = 64 << 20
 NO_BLOCK = -1
 
-U64 = Annotated[int, msgspec.Meta(ge=0, le=2**64 - 1)]
+U64 = Annotated[int, msgspec.Meta(ge=0)]  # msgpack itself ends at 2^64-1
 I64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]

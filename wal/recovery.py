@@ -1,0 +1,160 @@
+"""Reading a log back, as a log: from the trim of its last counted object to its end.
+
+An object counts only when all before it (from the trim on) are there. Keys below the trim are
+taken for absent, whatever LIST shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from objectstore.errors import Corrupt, NotFound
+from objectstore.store import ObjectStore
+
+from .errors import HoleInLog, TrimmedAway
+from .format.header import Kind, ObjectHeader
+from .format.index import ObjectIndex
+from .format.read import read_header, read_index, read_object
+from .keys import LogName
+from .parallel import each_of
+from .seal import read_end
+from .survey import check_place, survey
+
+READS_AT_ONCE = 32
+ATTEMPTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LogObject:
+    """One counted object. size: bytes. data: the whole object, checked, where it was asked for."""
+
+    seq: int
+    key: str
+    write_id: bytes
+    size: int
+    header: ObjectHeader
+    index: ObjectIndex
+    data: memoryview | None = None
+
+
+async def read_tail(
+    store: ObjectStore,
+    log: LogName,
+    end: int | None,
+    *,
+    from_seq: int | None = None,
+    with_blocks: bool = False,
+) -> list[LogObject]:
+    """The counted objects of `log`, oldest first.
+
+    end: exclusive, from its `end` object; None: look for that, and where there is none read as
+    far as the objects are contiguous (or to the first seal: what lies beyond does not count).
+    from_seq: leave out what is below. with_blocks: read every object whole.
+    Raises TrimmedAway (from_seq lies below the trim), HoleInLog, Corrupt.
+    """
+    if end is None:
+        found = await read_end(store, log)
+        end = None if found is None else found.end
+    hole: HoleInLog | NotFound | None = None
+    for _ in range(ATTEMPTS):
+        # What is missing from a log in use may have been trimmed since it was listed; the next
+        # LIST then shows a later trim.
+        try:
+            if end is not None:
+                return await _read_ended(store, log, end, from_seq, with_blocks)
+            return await _read_open(store, log, from_seq, with_blocks)
+        except (HoleInLog, NotFound) as error:
+            hole = error
+    assert hole is not None
+    raise hole
+
+
+async def _read_ended(
+    store: ObjectStore, log: LogName, end: int, from_seq: int | None, with_blocks: bool
+) -> list[LogObject]:
+    if end == 0:
+        return []
+    trim = await _trim_of(store, log, end - 1)
+    start = _start(log, trim, from_seq)
+    sizes: dict[int, int] = {}
+    if start < end:
+        async for row in store.list(log.prefix, log.key(start - 1) if start else ""):
+            seq = log.seq_of(row.key)
+            if seq is None or seq >= end:
+                break
+            sizes[seq] = row.size_bytes
+    return await _read_all(store, log, sizes, start, end, with_blocks)
+
+
+async def _read_open(
+    store: ObjectStore, log: LogName, from_seq: int | None, with_blocks: bool
+) -> list[LogObject]:
+    seen = await survey(store, log, 0 if from_seq is None else from_seq)
+    if seen.has_end:
+        found = await read_end(store, log)
+        if found is not None:
+            return await _read_ended(store, log, found.end, from_seq, with_blocks)
+    if seen.newest is None:
+        return []
+    _start(log, seen.trim, from_seq)
+    end = seen.first_missing
+    if seen.durable > end:
+        raise HoleInLog(log, end, f"object {seen.newest.seq} says it was durable")
+    if end == seen.begin:
+        if seen.trim > 0 and (from_seq is None or from_seq == seen.trim):
+            # A trim never passes its checkpoint, and a checkpoint is durable before it is named.
+            raise HoleInLog(log, end, f"object {seen.newest.seq} is trimmed to it")
+        return []
+    trim = await _trim_of(store, log, end - 1)
+    start = trim if from_seq is None else max(trim, from_seq)
+    return await _read_all(store, log, seen.sizes, start, end, with_blocks)
+
+
+async def _trim_of(store: ObjectStore, log: LogName, last: int) -> int:
+    try:
+        header = await read_header(store, log.key(last))
+    except NotFound as error:
+        raise HoleInLog(log, last, "it is the last one before the end") from error
+    _check_data(header, log, last)
+    return header.trim
+
+
+def _start(log: LogName, trim: int, from_seq: int | None) -> int:
+    if from_seq is None:
+        return trim
+    if from_seq < trim:
+        raise TrimmedAway(log, from_seq, trim)
+    return from_seq
+
+
+async def _read_all(
+    store: ObjectStore,
+    log: LogName,
+    sizes: dict[int, int],
+    start: int,
+    end: int,
+    with_blocks: bool,
+) -> list[LogObject]:
+    for seq in range(start, end):
+        if seq not in sizes:
+            raise HoleInLog(log, seq, f"the log runs from {start} to {end}")
+
+    async def one(seq: int) -> LogObject:
+        key = log.key(seq)
+        data: memoryview | None = None
+        if with_blocks:
+            whole = await read_object(store, key)
+            header, index, data = whole.header, whole.index, whole.data
+        else:
+            index = await read_index(store, key, sizes[seq])
+            header = index.decoded_header(key)
+        _check_data(header, log, seq)
+        return LogObject(seq, key, header.write_id, sizes[seq], header, index, data)
+
+    return await each_of(one, range(start, end), READS_AT_ONCE)
+
+
+def _check_data(header: ObjectHeader, log: LogName, seq: int) -> None:
+    check_place(header, log, seq)
+    if header.kind is not Kind.LOG:
+        raise Corrupt(f"{log.key(seq)}: a {header.kind.name} below the end of the log")
