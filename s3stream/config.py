@@ -1,0 +1,66 @@
+"""Settings of the streams of one broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from wal.config import WalConfig
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class S3StreamConfig:
+    """log_cache_bytes: recent batches in memory, those that await upload among them; producers
+    wait before it is full. 256 MiB is four uploads, so that one may be late.
+    log_cache_reserve: share of it that only the broker's own writes may take (group offsets and
+    the like), so that they go on while producers wait.
+    upload_trigger_bytes: 64 MiB is one data object, thus one PUT: as few requests as a multipart
+    upload of any size needs for as many bytes, and a short recovery.
+    upload_max_objects: WAL objects that await upload; recovery reads the index of each, and
+    producers wait at twice as many.
+    upload_max_age_s: of the oldest batch that awaits upload.
+    idle_after_s, housekeeping_s: with no append for the first, what the age alone asks for is put
+    off until the second has passed since the last append: an idle broker asks the store nothing.
+    data_object_bytes: of one uploaded object; also the size of a multipart part.
+    checkpoint_objects: WAL objects from one checkpoint to the next, upload or not; recovery reads
+    what came after the last one.
+    page_streams, page_bytes: of one index page, at most.
+    inline_delta_bytes: a checkpoint's delta above it becomes an object of its own.
+    block_cache_bytes: blocks of data objects in memory, for readers of history.
+    producer_expiration_ms: a producer silent for as long is forgotten at the next upload.
+    """
+
+    log_cache_bytes: int = 256 * MIB
+    log_cache_reserve: float = 1 / 8
+    upload_trigger_bytes: int = 64 * MIB
+    upload_max_objects: int = 1000
+    upload_max_age_s: float = 600.0
+    idle_after_s: float = 10.0
+    housekeeping_s: float = 600.0
+    data_object_bytes: int = 64 * MIB
+    checkpoint_objects: int = 128
+    page_streams: int = 2000
+    page_bytes: int = MIB
+    inline_delta_bytes: int = 256 << 10
+    block_cache_bytes: int = 64 * MIB
+    producer_expiration_ms: int = 86_400_000
+    wal: WalConfig = field(default_factory=WalConfig)
+
+    def __post_init__(self) -> None:
+        for name in (
+            "log_cache_bytes",
+            "upload_trigger_bytes",
+            "upload_max_objects",
+            "data_object_bytes",
+            "checkpoint_objects",
+            "page_streams",
+            "page_bytes",
+            "producer_expiration_ms",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be above 0")
+        if not 0 <= self.log_cache_reserve < 1:
+            raise ValueError("log_cache_reserve is a share of the log cache, below 1")
+        if self.housekeeping_s < self.idle_after_s:
+            raise ValueError("housekeeping_s must not be below idle_after_s")

@@ -1,0 +1,331 @@
+"""How the durable state of one stream changes; pure, and the same live and at recovery.
+
+Every function takes the entry that it changes first, and raises Corrupt where the log contradicts
+it: then log or code are wrong, and nothing after it can be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from objectstore.errors import Corrupt
+from wal.format import FOOTER_SIZE, HEADER_SIZE, ObjectIndex, ProducerUpdate, StreamRange
+
+from .entries import (
+    NO_TRANSACTION,
+    PRODUCER_BATCHES,
+    AbortedTransaction,
+    Appointment,
+    LargeBatch,
+    ProducerEntry,
+    StreamEntry,
+    Tally,
+)
+from .refs import ObjectRange, ObjectRef, add_sums
+
+
+def ref_of(key: str, write_id: bytes, size_bytes: int, index: ObjectIndex) -> ObjectRef:
+    """The reference to an object whose index is at hand: it lies between blocks and footer."""
+    position = HEADER_SIZE
+    if index.blocks:
+        last = index.blocks[-1]
+        position = last.position + last.size
+    return ObjectRef(key, write_id, size_bytes, position, size_bytes - FOOTER_SIZE - position)
+
+
+def ranges_by_stream(index: ObjectIndex) -> dict[int, list[StreamRange]]:
+    """In the order of the index: by stream id, then offset."""
+    found: dict[int, list[StreamRange]] = {}
+    for one in index.ranges:
+        ranges = found.get(one.stream_id)
+        if ranges is None:
+            found[one.stream_id] = [one]
+        else:
+            ranges.append(one)
+    return found
+
+
+def object_ranges(ref: ObjectRef, ranges: Sequence[StreamRange]) -> list[ObjectRange]:
+    """One stream's ranges in one object, neighbours joined: nearly always one."""
+    found: list[ObjectRange] = []
+    first = 0
+    for position in range(1, len(ranges) + 1):
+        ends = position == len(ranges)
+        if ends or ranges[position].base_offset != ranges[position - 1].end_offset:
+            found.append(_join(ref, ranges[first:position]))
+            first = position
+    return found
+
+
+def _join(ref: ObjectRef, ranges: Sequence[StreamRange]) -> ObjectRange:
+    first, last = ranges[0], ranges[-1]
+    if len(ranges) == 1:
+        return ObjectRange(
+            ref,
+            first.base_offset,
+            first.end_offset,
+            first.size_bytes,
+            first.record_count,
+            first.batch_count,
+            first.leader_epoch,
+            first.leader_epoch,
+            first.max_timestamp,
+            first.max_timestamp_offset,
+            first.sum,
+        )
+    newest = first
+    total = first.sum
+    for one in ranges[1:]:
+        total = add_sums(total, one.sum)
+        if one.max_timestamp > newest.max_timestamp:
+            newest = one
+    return ObjectRange(
+        ref,
+        first.base_offset,
+        last.end_offset,
+        sum(one.size_bytes for one in ranges),
+        sum(one.record_count for one in ranges),
+        sum(one.batch_count for one in ranges),
+        first.leader_epoch,
+        last.leader_epoch,
+        newest.max_timestamp,
+        newest.max_timestamp_offset,
+        total,
+    )
+
+
+# Opening and appending
+
+
+def lead(entry: StreamEntry, epoch: int, appointment: Appointment) -> None:
+    """A leader opens the stream, new or adopted."""
+    if epoch < entry.epoch:
+        raise Corrupt(f"stream {entry.stream_id}: opened at epoch {epoch} after {entry.epoch}")
+    entry.epoch = epoch
+    entry.appointment = appointment
+    entry.closed = False
+    note_epoch(entry, epoch, entry.next_offset)
+
+
+def append(entry: StreamEntry, ref: ObjectRef, ranges: Sequence[StreamRange]) -> list[ObjectRange]:
+    """What one log object holds of the stream; returns what was added to `entry.ranges`."""
+    if entry.closed:
+        raise Corrupt(f"{ref.key}: batches of stream {entry.stream_id} after it was closed")
+    for one in ranges:
+        if one.base_offset != entry.next_offset:
+            raise Corrupt(
+                f"{ref.key}: stream {entry.stream_id} goes on at {one.base_offset}, "
+                f"expected at {entry.next_offset}"
+            )
+        entry.next_offset = one.end_offset
+        if not entry.leader_epochs or one.leader_epoch > entry.leader_epochs[-1][0]:
+            note_epoch(entry, one.leader_epoch, one.base_offset)
+        elif one.leader_epoch < entry.leader_epochs[-1][0]:
+            raise Corrupt(
+                f"{ref.key}: stream {entry.stream_id} has epoch {one.leader_epoch} at "
+                f"{one.base_offset}, after {entry.leader_epochs[-1][0]}"
+            )
+        if one.reference is not None:
+            entry.large.append(LargeBatch(one.base_offset, one.reference))
+        if one.producers or one.markers:
+            _fold_producers(entry, one)
+    added = object_ranges(ref, ranges)
+    for joined in added:
+        entry.ranges.append(joined)
+        entry.live.add(joined)
+        entry.total.add(joined)
+    return added
+
+
+def note_epoch(entry: StreamEntry, epoch: int, offset: int) -> None:
+    """Batches from `offset` on are of `epoch`; an epoch that wrote none is forgotten.
+
+    Source: Kafka, LeaderEpochFileCache.assign.
+    """
+    epochs = entry.leader_epochs
+    while epochs and (epochs[-1][0] >= epoch or epochs[-1][1] >= offset):
+        epochs.pop()
+    epochs.append((epoch, offset))
+
+
+def _fold_producers(entry: StreamEntry, one: StreamRange) -> None:
+    producers = entry.producers
+    for marker in one.markers:
+        state = producers.get(marker.producer_id)
+        if state is None:
+            state = ProducerEntry(marker.producer_id, marker.producer_epoch, [], -1)
+            producers[marker.producer_id] = state
+        first = marker.first_offset if marker.first_offset >= 0 else state.txn_first_offset
+        if not marker.commit and first >= 0:
+            entry.aborted.append(AbortedTransaction(marker.producer_id, first, marker.offset))
+        state.txn_first_offset = NO_TRANSACTION
+        state.coordinator_epoch = marker.coordinator_epoch
+        if marker.producer_epoch > state.epoch:
+            state.epoch = marker.producer_epoch
+            state.batches.clear()
+    for update in one.producers:
+        _fold_producer(producers, update)
+
+
+def _fold_producer(producers: dict[int, ProducerEntry], update: ProducerUpdate) -> None:
+    state = producers.get(update.producer_id)
+    if state is None:
+        producers[update.producer_id] = ProducerEntry(
+            update.producer_id,
+            update.epoch,
+            list(update.batches),
+            update.last_timestamp,
+            update.txn_first_offset,
+        )
+        return
+    if update.epoch != state.epoch or update.reset:
+        state.epoch = update.epoch
+        state.batches = list(update.batches)
+    else:
+        state.batches.extend(update.batches)
+        del state.batches[:-PRODUCER_BATCHES]
+    state.last_timestamp = max(state.last_timestamp, update.last_timestamp)
+    # Open before this range and not ended in it: it still begins where it began.
+    if state.txn_first_offset == NO_TRANSACTION:
+        state.txn_first_offset = update.txn_first_offset
+
+
+def forget_producers(entry: StreamEntry, before_ms: int) -> bool:
+    """Whether any was expired: silent since `before_ms`, and without an open transaction."""
+    gone = [
+        one.producer_id
+        for one in entry.producers.values()
+        if one.last_timestamp < before_ms and one.txn_first_offset == NO_TRANSACTION
+    ]
+    for producer_id in gone:
+        del entry.producers[producer_id]
+    return bool(gone)
+
+
+# Trimming
+
+
+def trim(entry: StreamEntry, start_offset: int) -> list[ObjectRange]:
+    """Raise the start offset; returns the ranges that left the index."""
+    if start_offset <= entry.start_offset:
+        return []
+    if start_offset > entry.next_offset:
+        raise Corrupt(
+            f"stream {entry.stream_id}: trimmed to {start_offset}, beyond its end "
+            f"{entry.next_offset}"
+        )
+    entry.start_offset = start_offset
+    epochs = entry.leader_epochs
+    passed = 0
+    while passed < len(epochs) and epochs[passed][1] <= start_offset:
+        passed += 1
+    if passed:
+        epochs[:passed] = [(epochs[passed - 1][0], start_offset)]
+    entry.aborted = [one for one in entry.aborted if one.last_offset >= start_offset]
+    return _leave(entry, entry.uploaded_to)
+
+
+def _leave(entry: StreamEntry, below: int) -> list[ObjectRange]:
+    """Take the leading ranges that end at or below both start offset and `below` out."""
+    bound = min(entry.start_offset, below)
+    count = 0
+    while count < len(entry.ranges) and entry.ranges[count].end_offset <= bound:
+        count += 1
+    gone = entry.ranges[:count]
+    del entry.ranges[:count]
+    for one in gone:
+        entry.live.subtract(one)
+        entry.trimmed.add(one)
+    if gone:
+        entry.uploaded_to = max(entry.uploaded_to, gone[-1].end_offset)
+        entry.large = [one for one in entry.large if one.base_offset >= gone[-1].end_offset]
+    return gone
+
+
+# Uploads and compactions
+
+
+def upload(
+    entry: StreamEntry, added: Sequence[ObjectRange]
+) -> tuple[list[ObjectRange], list[ObjectRange]]:
+    """Put an upload's ranges in the place of the tail that they copy: (removed, added).
+
+    added: by offset, contiguous; empty where all of the tail was below the start offset.
+    """
+    if entry.closed:
+        return [], []
+    removed = _leave(entry, entry.next_offset)
+    if not added:
+        return removed, []
+    low, high = added[0].base_offset, added[-1].end_offset
+    first = entry.first_range(max(low, entry.start_offset))
+    last = first
+    while last < len(entry.ranges) and entry.ranges[last].end_offset <= high:
+        last += 1
+    replaced = entry.ranges[first:last]
+    # Nothing of it in the tail: the stream was closed and opened again since, or trimmed.
+    if not replaced or replaced[0].base_offset < entry.uploaded_to:
+        return removed, []
+    if first and entry.ranges[first - 1].end_offset > entry.uploaded_to:
+        raise Corrupt(
+            f"stream {entry.stream_id}: an upload from {low} on leaves out "
+            f"{entry.ranges[first - 1].base_offset}"
+        )
+    kept = _replace(entry, first, last, added)
+    entry.uploaded_to = high
+    entry.large = [one for one in entry.large if one.base_offset >= high]
+    return removed + replaced, kept
+
+
+def compact(
+    entry: StreamEntry, removed: frozenset[str], added: Sequence[ObjectRange]
+) -> tuple[list[ObjectRange], list[ObjectRange]]:
+    """Put merged ranges in the place of those that the stream still has in `removed` (keys)."""
+    if entry.closed or not added:
+        return [], []
+    gone: list[ObjectRange] = []
+    kept: list[ObjectRange] = []
+    for one in added:
+        first = entry.first_range(max(one.base_offset, entry.start_offset))
+        last = first
+        while last < len(entry.ranges) and entry.ranges[last].end_offset <= one.end_offset:
+            last += 1
+        replaced = entry.ranges[first:last]
+        if not replaced or any(old.object.key not in removed for old in replaced):
+            continue
+        kept += _replace(entry, first, last, [one])
+        gone += replaced
+    return gone, kept
+
+
+def _replace(
+    entry: StreamEntry, first: int, last: int, added: Sequence[ObjectRange]
+) -> list[ObjectRange]:
+    """Put `added` (but for what lies below the start) in the place of ranges[first:last]."""
+    kept = [one for one in added if one.end_offset > entry.start_offset]
+    replaced = entry.ranges[first:last]
+    old, new = _tally(replaced), _tally(kept)
+    trimmed_meanwhile = kept[0].base_offset < replaced[0].base_offset <= entry.start_offset
+    if kept[-1].end_offset != replaced[-1].end_offset or (
+        not trimmed_meanwhile and (kept[0].base_offset != replaced[0].base_offset or old != new)
+    ):
+        raise Corrupt(
+            f"{kept[0].object.key}: does not hold what stream {entry.stream_id} has from "
+            f"{replaced[0].base_offset} to {replaced[-1].end_offset}: {new} for {old}"
+        )
+    # A range that straddles the start brings batches back that had left: they are live again.
+    for one in replaced:
+        entry.live.subtract(one)
+        entry.trimmed.add(one)
+    for one in kept:
+        entry.live.add(one)
+        entry.trimmed.subtract(one)
+    entry.ranges[first:last] = kept
+    return kept
+
+
+def _tally(ranges: Sequence[ObjectRange]) -> Tally:
+    total = Tally()
+    for one in ranges:
+        total.add(one)
+    return total

@@ -1,0 +1,84 @@
+"""Which objects an incarnation refers to, and has referred to since its last report.
+
+A round of deletion (PROTOCOL 9) must hear of everything that was held at any moment since the last
+report: an object that was handed from one holder to another between two reports would else be
+named by neither. So a key whose last reference goes is kept until a report that names it is
+durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class References:
+    """Counted references by key."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        # Key -> number of the report that was under way, or next, when its last reference went.
+        self._released: dict[str, int] = {}
+        self._reports = 0
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._counts
+
+    def hold(self, key: str) -> None:
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def release(self, key: str) -> None:
+        left = self._counts[key] - 1
+        if left:
+            self._counts[key] = left
+            return
+        del self._counts[key]
+        self._released[key] = self._reports
+
+    def hold_all(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.hold(key)
+
+    def release_all(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self.release(key)
+
+    def held(self) -> set[str]:
+        """Referred to now."""
+        return set(self._counts)
+
+    def begin_report(self) -> tuple[int, set[str]]:
+        """(number, keys): what a report written from now on must name."""
+        number = self._reports
+        self._reports += 1
+        return number, set(self._counts) | set(self._released)
+
+    def report_durable(self, number: int) -> None:
+        """The report with that number counts: what was released before it began is forgotten."""
+        self._released = {key: at for key, at in self._released.items() if at > number}
+
+
+class ObjectNumbers:
+    """Numbers of the objects that this incarnation makes: drawn before the first byte is sent.
+
+    A number is settled once its object is referred to by a durable record, or given up.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._next = first
+        self._unsettled: dict[int, None] = {}
+
+    def draw(self) -> int:
+        number = self._next
+        self._next += 1
+        self._unsettled[number] = None
+        return number
+
+    def settle(self, numbers: Iterable[int]) -> None:
+        """Those settled already are passed by."""
+        for number in numbers:
+            self._unsettled.pop(number, None)
+
+    @property
+    def lowest_unsettled(self) -> int:
+        """Every number below is settled; numbers are drawn in order, so the first is the lowest."""
+        return next(iter(self._unsettled), self._next)
