@@ -14,6 +14,7 @@ from objectstore.drivers.memory import MemoryStore
 from objectstore.store import ObjectStore
 
 from .contract_suite import StoreContract, holding
+from .s3_contract import S3Contract
 
 
 def now_ms() -> int:
@@ -39,3 +40,11 @@ class TestFile(StoreContract):
             assert left == [], "temporary files are left"
         finally:
             await store.close()
+
+
+class TestMotoByObstore(S3Contract):
+    DRIVER = "obstore"
+
+
+class TestMotoByAiobotocore(S3Contract):
+    DRIVER = "aiobotocore"

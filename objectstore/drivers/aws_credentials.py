@@ -1,0 +1,70 @@
+"""Credentials from the standard AWS places, the same for every driver.
+
+Environment, profiles, SSO, web identity (IRSA), container and instance roles: botocore knows them
+all, so both drivers ask it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import AccessDenied
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials as BotoCredentials
+
+
+class Keys(NamedTuple):
+    access_key: str
+    secret_key: str
+    token: str | None
+
+
+class AwsCredentials:
+    """Found at first use, then refreshed by botocore as they come near their end.
+
+    Blocking (files, or a metadata service): call it in an executor. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._session: Any = None
+        self._found: BotoCredentials | None = None
+
+    def current(self) -> Keys:
+        """Raises AccessDenied where there are none."""
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            with self._lock:
+                if self._found is None:
+                    self._found = self._botocore().get_credentials()
+            if self._found is None:
+                raise AccessDenied(
+                    "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a "
+                    "profile, or give this machine a role"
+                )
+            frozen = self._found.get_frozen_credentials()
+        except BotoCoreError as error:
+            raise AccessDenied(f"AWS credentials cannot be had: {error}") from error
+        return Keys(str(frozen.access_key), str(frozen.secret_key), frozen.token)
+
+    def profile_region(self) -> str | None:
+        """The region of the profile in use, None where none is set."""
+        region = self._botocore().get_config_variable("region")
+        return str(region) if region else None
+
+    @property
+    def can_expire(self) -> bool:
+        """True when keys that were read a while ago may no longer be good."""
+        from botocore.credentials import RefreshableCredentials
+
+        return self._found is None or isinstance(self._found, RefreshableCredentials)
+
+    def _botocore(self) -> Any:
+        if self._session is None:
+            import botocore.session
+
+            self._session = botocore.session.get_session()
+        return self._session
