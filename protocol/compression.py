@@ -18,7 +18,7 @@ from typing import Final
 
 import cramjam
 
-from protocol.record_batch import (
+from protocol.batch_header import (
     CODEC_GZIP,
     CODEC_LZ4,
     CODEC_NONE,

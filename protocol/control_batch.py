@@ -12,7 +12,7 @@ import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from protocol.record_batch import CONTROL_BIT, TRANSACTIONAL_BIT, Buffer, parse_header
+from protocol.batch_header import CONTROL_BIT, TRANSACTIONAL_BIT, Buffer, parse_header
 from protocol.records import Record, decode_records, encode_batch
 
 _KEY = struct.Struct(">hh")

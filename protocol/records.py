@@ -19,9 +19,7 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from protocol.compression import DEFAULT_LIMIT_BYTES, BadCompression, compress, decompress
-from protocol.errors import ErrorCode, KafkaError, RecordErrors
-from protocol.record_batch import (
+from protocol.batch_header import (
     CODEC_MASK,
     HEADER_SIZE,
     LOG_APPEND_TIME,
@@ -33,13 +31,24 @@ from protocol.record_batch import (
     parse_header,
     seal_crc,
 )
+from protocol.compression import DEFAULT_LIMIT_BYTES, BadCompression, compress, decompress
+from protocol.errors import ErrorCode, KafkaError, RecordErrors
+from protocol.produced_batch import invalid_timestamps
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _MAX_VARINT_BYTES = 10
+_KEYLESS = "Compacted topic cannot accept message without key"
 
 
 class CorruptRecords(ValueError):
     """The records of a batch are not what its header announces."""
+
+
+class UnreadableRecords(CorruptRecords):
+    """Not even bytes that could be records: bad compression, or an endless varint.
+
+    Apart from its parent because Kafka answers a client with UNKNOWN_SERVER_ERROR then.
+    """
 
 
 class Record(NamedTuple):
@@ -129,7 +138,9 @@ def decode_records(batch: Buffer, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> lis
         packed = memoryview(batch)[HEADER_SIZE : header.size_bytes]
         data = memoryview(decompress(header.codec, packed, limit_bytes))
     except BadCompression as error:
-        raise CorruptRecords(str(error)) from None
+        raise UnreadableRecords(str(error)) from None
+    except CorruptRecords:
+        raise
     except ValueError as error:
         raise CorruptRecords(str(error)) from None
     if not 0 <= header.record_count <= len(data):
@@ -182,46 +193,51 @@ def recompress(batch: Buffer, codec: int, level: int | None = None) -> bytearray
 def validate_records(
     batch: Buffer,
     *,
-    compacted: bool = False,
-    timestamp_fault: Callable[[int], str | None] | None = None,
+    compacted_as: str | None = None,
+    timestamp_fault: Callable[[Record], str | None] | None = None,
     limit_bytes: int = DEFAULT_LIMIT_BYTES,
 ) -> list[Record]:
     """Check what only the records show (`log.validate.records`), and return them.
 
-    compacted: every record needs a key. timestamp_fault: says what is wrong with a record's
-    timestamp, or None.
-    Raises RecordErrors: with the records at fault (KIP-467). KafkaError INVALID_RECORD: the
-    records cannot be read or do not count up one by one.
+    batch: as the client sent it. compacted_as: name of the topic partition when every record needs
+    a key. timestamp_fault: says what
+    is wrong with a record's timestamp, or None.
+    A record whose offset does not follow its predecessor's is refused; Kafka accepts it without
+    compression, and stores a batch that ends before its last record.
+    Raises RecordErrors: with the records at fault (KIP-467). KafkaError INVALID_RECORD or
+    UNKNOWN_SERVER_ERROR: the records cannot be read, or do not count up one by one.
     """
     header = parse_header(batch)
     try:
         records = decode_records(batch, limit_bytes)
+    except UnreadableRecords as error:
+        raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, detail=str(error)) from None
     except CorruptRecords as error:
         raise KafkaError(ErrorCode.INVALID_RECORD, detail=str(error)) from None
-    keyless: list[tuple[int, str | None]] = []
-    late: list[tuple[int, str | None]] = []
+    errors: list[tuple[int, str | None]] = []
+    late = False
     for index, record in enumerate(records):
         if record.offset != header.base_offset + index:
-            raise KafkaError(
-                ErrorCode.INVALID_RECORD,
-                detail=f"record {index} has offset {record.offset} after {header.base_offset}",
-            )
-        if compacted and record.key is None:
-            keyless.append((index, "Compacted topic cannot accept message without key"))
-        elif timestamp_fault is not None:
-            fault = timestamp_fault(record.timestamp)
-            if fault is not None:
-                late.append((index, fault))
-    # A timestamp out of bounds decides the code of a batch that has both faults.
+            # With a codec Kafka tries to build the batch anew, and fails unforeseen.
+            code = ErrorCode.UNKNOWN_SERVER_ERROR if header.codec else ErrorCode.INVALID_RECORD
+            raise KafkaError(code, detail=f"record {index} has offset {record.offset}")
+        if compacted_as is not None and record.key is None:
+            errors.append((index, f"{_KEYLESS} in topic partition {compacted_as}."))
+            continue
+        fault = timestamp_fault(record) if timestamp_fault is not None else None
+        if fault is not None:
+            errors.append((index, fault))
+            late = True
+    # One timestamp out of bounds decides the code of the whole batch.
     if late:
-        raise RecordErrors(
-            ErrorCode.INVALID_TIMESTAMP, late[0][1], sorted(late + keyless, key=lambda e: e[0])
-        )
-    if keyless:
+        raise invalid_timestamps(errors)
+    if errors:
+        shown = ", ".join(f"RecordError(batchIndex={i}, message='{m}')" for i, m in errors[:3])
         raise RecordErrors(
             ErrorCode.INVALID_RECORD,
-            "One or more records have been rejected",
-            keyless,
+            f"One or more records have been rejected due to {len(errors)} record errors in total, "
+            f"and only showing the first three errors at most: [{shown}]",
+            errors,
         )
     return records
 
@@ -236,7 +252,7 @@ def write_varint(out: bytearray, value: int) -> None:
 
 
 def read_varint(data: Buffer, position: int) -> tuple[int, int]:
-    """(value, next position). Raises IndexError: cut short; CorruptRecords: over 10 bytes."""
+    """(value, next position). Raises IndexError: cut short; UnreadableRecords: over 10 bytes."""
     byte = data[position]
     position += 1
     if byte < 0x80:
@@ -245,7 +261,7 @@ def read_varint(data: Buffer, position: int) -> tuple[int, int]:
     shift = 7
     while byte >= 0x80:
         if shift == 7 * _MAX_VARINT_BYTES:
-            raise CorruptRecords("a varint has more than 10 bytes")
+            raise UnreadableRecords("a varint has more than 10 bytes")
         byte = data[position]
         position += 1
         raw |= (byte & 0x7F) << shift
