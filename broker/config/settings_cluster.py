@@ -1,0 +1,66 @@
+"""Settings of a node and of its place in the cluster."""
+
+from __future__ import annotations
+
+from .setting import NOT_KAFKAS, Setting
+from .types import Between, ConfigType, OneOf
+
+CLUSTER: tuple[Setting, ...] = (
+    Setting(
+        "node.id",
+        ConfigType.INT,
+        None,
+        "Number of this node in the cluster. Not set: the metadata log gives a free one.",
+        Between(0),
+    ),
+    Setting(
+        "take.over",
+        ConfigType.BOOLEAN,
+        False,
+        "Take the node id over from a process that is alive and answers at its address. One that"
+        " does not answer is replaced without this.",
+        kafka_default=NOT_KAFKAS,
+    ),
+    Setting(
+        "broker.rack",
+        ConfigType.STRING,
+        None,
+        "Rack or availability zone of this node, told to clients.",
+    ),
+    Setting(
+        "broker.session.timeout.ms",
+        ConfigType.INT,
+        3_000,
+        "A broker that the controller has not heard for this long is fenced.",
+        Between(100),
+        "ms",
+        kafka_default=9_000,
+        reason="No record has to be copied to move a partition, so suspecting a broker early is"
+        " cheap, and a dead one keeps clients waiting for less time.",
+    ),
+    Setting(
+        "broker.heartbeat.interval.ms",
+        ConfigType.INT,
+        500,
+        "Time between two heartbeats of a broker to the controller.",
+        Between(10),
+        "ms",
+        kafka_default=2_000,
+        reason="Several heartbeats have to fit into the shorter session timeout.",
+    ),
+    Setting(
+        "http",
+        ConfigType.STRING,
+        "127.0.0.1:9180",
+        "Address of /healthz, /readyz and /metrics, as HOST:PORT.",
+        kafka_default=NOT_KAFKAS,
+    ),
+    Setting(
+        "log.level",
+        ConfigType.STRING,
+        "info",
+        "Least level of the lines that the broker writes about itself.",
+        OneOf(("debug", "info", "warning", "error")),
+        kafka_default=NOT_KAFKAS,
+    ),
+)
