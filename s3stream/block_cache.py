@@ -321,6 +321,7 @@ class BlockCache:
             on_probation = len(self._probation) > 1 or not self._protected
             segment = self._probation if on_probation else self._protected
             self._evict(next(iter(segment.values())))
+            self._sweep_leaving()
 
     def _evict(self, extent: _Extent) -> None:
         if extent.protected:

@@ -221,8 +221,9 @@ class ObjectReader:
                     raise _hole(stream_id, one.object.key, wanted_base, piece.base_offset)
                 expected = min(piece.end_offset, one.end_offset)
                 found.append((one.object, index, piece, expected))
-                # How much of the first range lies before `offset` is not known yet.
-                size_bytes += piece.size_bytes if len(found) > 1 else 1
+                size_bytes += piece.size_bytes
+                if len(found) == 1 and piece.base_offset < offset:
+                    size_bytes -= self._bytes_before(stream_id, offset, one.object, piece)
                 if size_bytes >= max_bytes:
                     break
             if size_bytes >= max_bytes:
@@ -231,6 +232,13 @@ class ObjectReader:
             if expected is None or expected < needed:
                 raise _hole(stream_id, one.object.key, expected or at, None)
         return await _all([self._piece(*one) for one in found])
+
+    def _bytes_before(self, stream_id: int, offset: int, ref: ObjectRef, first: StreamRange) -> int:
+        """How much of its range may lie before `offset`: exact where a reader goes on."""
+        hint = self._hints.get((stream_id, offset))
+        if hint is not None and hint[:2] == (ref.key, first.block):
+            return min(max(hint[2] - first.position, 0), first.size_bytes)
+        return first.size_bytes
 
     async def _piece(
         self, ref: ObjectRef, index: ObjectIndex, one: StreamRange, end_offset: int
