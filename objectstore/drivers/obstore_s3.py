@@ -27,6 +27,7 @@ from obstore.exceptions import (
 from obstore.store import S3Store as ObstoreS3
 
 from ..errors import PreconditionFailed, StoreError, StoreUnavailable
+from ..ranges import cut_ranges, merge_ranges
 from ..settings import S3Address
 from ..store import Chunks, ObjectInfo, ObjectStore, Upload, UploadInfo
 from .aws_credentials import AwsCredentials
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 THREADS = 4
 PAGE_ROWS = 1000
-COALESCE_BYTES = 64 << 10
-"""Ranges closer than this are one request: a request costs more than reading the gap."""
 KEYS_GOOD_FOR = timedelta(minutes=2)
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
@@ -126,15 +125,13 @@ class ObstoreS3Store(ObjectStore):
         return await self._call(f"get {key}", fetch, 64 << 20)
 
     async def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> builtins.list[bytes]:
-        wanted = [bounds for bounds in ranges if bounds[0] < bounds[1]]
-        if len(wanted) == 1:
-            found = [await self._get_range(key, *wanted[0])]
-        elif wanted:
-            found = await self._get_several(key, wanted)
+        # Not obstore's own get_ranges: it panics where a range lies beyond the object's end.
+        merged = merge_ranges(ranges)
+        if len(merged) == 1:
+            pieces = [await self._get_range(key, *merged[0])]
         else:
-            found = []
-        left = iter(found)
-        return [next(left) if start < end else b"" for start, end in ranges]
+            pieces = await asyncio.gather(*(self._get_range(key, *bounds) for bounds in merged))
+        return cut_ranges(ranges, merged, pieces)
 
     async def _get_range(self, key: str, start: int, end: int) -> bytes:
         async def fetch() -> bytes:
@@ -144,24 +141,6 @@ class ObstoreS3Store(ObjectStore):
             return await self._call(f"get {key}", fetch, end - start)
         except RangeBeyondEnd:
             return b""
-
-    async def _get_several(
-        self, key: str, ranges: Sequence[tuple[int, int]]
-    ) -> builtins.list[bytes]:
-        async def fetch() -> builtins.list[bytes]:
-            found = await self._store.get_ranges_async(
-                key,
-                starts=[start for start, _ in ranges],
-                ends=[end for _, end in ranges],
-                coalesce=COALESCE_BYTES,
-            )
-            return [data.to_bytes() for data in found]
-
-        try:
-            return await self._call(f"get {key}", fetch, sum(e - s for s, e in ranges))
-        except RangeBeyondEnd:
-            # One of them starts beyond the end, and that failed all: now each for itself.
-            return [*await asyncio.gather(*(self._get_range(key, *bounds) for bounds in ranges))]
 
     async def list(self, prefix: str, start_after: str = "") -> AsyncIterator[ObjectInfo]:
         # obstore lists whole path segments: take the directory, skip to the prefix, stop behind.

@@ -21,6 +21,7 @@ from botocore.exceptions import (
 )
 
 from ..errors import AccessDenied, NotFound, StoreError, StoreUnavailable
+from ..ranges import cut_ranges, merge_ranges
 from ..settings import S3Address
 from ..store import Chunks, ObjectInfo, ObjectStore, Upload, UploadInfo
 from .s3_errors import RangeBeyondEnd, s3_error
@@ -85,11 +86,11 @@ class S3Store(ObjectStore):
         return await self._get(key, {})
 
     async def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> builtins.list[bytes]:
-        return [*await asyncio.gather(*(self._get_range(key, *bounds) for bounds in ranges))]
+        merged = merge_ranges(ranges)
+        pieces = await asyncio.gather(*(self._get_range(key, *bounds) for bounds in merged))
+        return cut_ranges(ranges, merged, pieces)
 
     async def _get_range(self, key: str, start: int, end: int) -> bytes:
-        if end <= start:
-            return b""
         try:
             return await self._get(key, {"Range": f"bytes={start}-{end - 1}"})
         except RangeBeyondEnd:

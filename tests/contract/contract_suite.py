@@ -30,6 +30,9 @@ class StoreContract(ABC):
     MANY_KEYS = 1100
     """More than a page of any listing."""
 
+    LISTS_UPLOADS_BY_PREFIX = True
+    """False where uploads are found by their whole key only."""
+
     @abstractmethod
     def opened(self) -> AbstractAsyncContextManager[ObjectStore]: ...
 
@@ -191,9 +194,13 @@ class StoreContract(ABC):
 
     def test_creates_survive_deletes_that_empty_their_directory(self) -> None:
         async def check(store: ObjectStore) -> None:
+            # By create_once: MinIO answers 403 where a directory of its own goes at that moment.
             async def churn(n: int) -> None:
+                rng = random.Random(n)
                 for _ in range(20):
-                    await store.create(f"x/y/{n}", [b"."])
+                    ours = rng.randbytes(16)
+                    body = [encode_prefix(1, ours)]
+                    assert await create_once(store, f"x/y/{n}", body, ours, rng=rng)
                     await store.delete([f"x/y/{n}"])
 
             await asyncio.gather(*(churn(n) for n in range(4)))
@@ -232,12 +239,16 @@ class StoreContract(ABC):
             await mine.part([b"x" * PART])
             other = await store.start_upload("data/6-1")
             await other.part([b"y" * PART])
-            found = await store.list_uploads("data/5-")
+            by_prefix = self.LISTS_UPLOADS_BY_PREFIX
+            found = await store.list_uploads("data/5-" if by_prefix else "data/5-1")
             assert [u.key for u in found] == ["data/5-1"]
-            assert {u.key for u in await store.list_uploads("")} == {"data/5-1", "data/6-1"}
+            if by_prefix:
+                assert {u.key for u in await store.list_uploads("")} == {"data/5-1", "data/6-1"}
             await store.abort_upload(found[0])
             await store.abort_upload(found[0])
-            assert [u.key for u in await store.list_uploads("data/")] == ["data/6-1"]
+            rest = await store.list_uploads("data/" if by_prefix else "data/6-1")
+            assert [u.key for u in rest] == ["data/6-1"]
+            assert await store.list_uploads("data/5-1") == []
             with pytest.raises(Exception, match="data/5-1"):
                 await mine.complete()
             assert await keys_of(store, "") == []

@@ -32,11 +32,17 @@ def s3_endpoint() -> Iterator[str]:
         subprocess.run(["bash", str(_SCRIPT), "stop", str(port)], check=True, timeout=60)
 
 
-class TestMinioByObstore(CredentialContract, S3Contract):
+class MinioContract(CredentialContract, S3Contract):
+    # MinIO takes the prefix of ListMultipartUploads for a whole key, and removes what was left
+    # unfinished for a day by itself.
+    LISTS_UPLOADS_BY_PREFIX = False
+
+
+class TestMinioByObstore(MinioContract):
     DRIVER = "obstore"
 
 
-class TestMinioByAiobotocore(CredentialContract, S3Contract):
+class TestMinioByAiobotocore(MinioContract):
     DRIVER = "aiobotocore"
 
 
