@@ -1,0 +1,231 @@
+"""Becoming controller: make the cluster, or end the last term and own the next.
+
+    1. read the metadata log to its tail; nothing there: create the cluster in term 0
+    2. ask the registered brokers whether they are there; choose a node id, or refuse
+    3. end the last term's log (PROTOCOL 4); who creates its `end` owns the next term
+    4. read what came in before that end
+    5. write the first object of the new term: whose it is, the new incarnation, whom it fences
+
+A crash after any step leaves a log that the next process reads from step 1: after 3 an empty term,
+which it ends at 0; after 5 a registration, which it finds unanswered and fences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from random import Random
+
+from objectstore.create import Backoff
+from objectstore.errors import AccessDenied, NotFound, StoreError, StoreUnavailable, Throttled
+from objectstore.store import ObjectStore
+from s3stream.metadata.image import EMPTY_IMAGE, BrokerRegistration, MetadataImage
+from s3stream.metadata.records import (
+    BrokerRegistered,
+    ClusterCreated,
+    IncarnationFenced,
+    Record,
+    TermBegun,
+)
+from s3stream.metadata.tail import Loaded, load, read_on
+from wal.errors import HoleInLog, TrimmedAway
+from wal.keys import meta_log
+from wal.seal import end_log
+
+from .membership import Identity, choose_node_id, process_name, to_ask
+
+log = logging.getLogger(__name__)
+
+# PUTs in flight of a term's log; each start leaves one seal more than that behind, for ever.
+TERM_WINDOW = 4
+# A process that lost a term looks again after this, then twice as long, each time.
+LOST_TERM_WAIT_S = 1.0
+LOST_TERM_WAIT_CAP_S = 60.0
+
+Answers = Callable[[BrokerRegistration, str], Awaitable[bool]]
+CheckStore = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """A term is ours to write. first: records that its first object must hold.
+
+    image: everything before. unsnapshot: (records, bytes) read since the newest snapshot.
+    """
+
+    term: int
+    window: int
+    image: MetadataImage
+    node_id: int
+    incarnation: int
+    process: bytes
+    first: list[Record]
+    unsnapshot: tuple[int, int]
+
+
+class Election:
+    """One process's attempts to own a term.
+
+    answers: asks a registered broker, with the cluster id, whether it is there. check_store: the
+    test of conditional creates; raises UnsuitableStore.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        identity: Identity,
+        *,
+        now_ms: Callable[[], int],
+        rng: Random,
+        answers: Answers,
+        check_store: CheckStore,
+    ) -> None:
+        self._store = store
+        self._identity = identity
+        self._now_ms = now_ms
+        self._rng = rng
+        self._answers = answers
+        self._check_store = check_store
+        self._checked = False
+        self._lost = 0
+
+    async def run(self) -> Won:
+        """Until a term is ours. Trouble of the store is waited out, a refusal is not.
+
+        Raises StartRefused, AccessDenied, UnsuitableStore, Corrupt, HoleInLog.
+        """
+        backoff = Backoff(self._rng)
+        while True:
+            try:
+                won = await self._attempt()
+            except (StoreUnavailable, Throttled) as error:
+                log.warning("the store does not answer (%s); trying again", error)
+                await asyncio.sleep(backoff.next_s())
+                continue
+            if won is not None:
+                return won
+            await self.wait_after_loss()
+
+    async def wait_after_loss(self) -> None:
+        """Who lost a term lets the winner get on its feet before it looks again."""
+        bound_s = min(LOST_TERM_WAIT_CAP_S, LOST_TERM_WAIT_S * 2.0 ** min(self._lost, 16))
+        self._lost += 1
+        await asyncio.sleep(bound_s * (0.5 + self._rng.random() / 2))
+
+    async def _attempt(self) -> Won | None:
+        loaded = await load(self._store)
+        if loaded is None:
+            await self._test_store()
+            return self._first_term()
+        if loaded.image.store != self._identity.store:
+            await self._test_store()
+        node_id = await self._choose(loaded.image)
+        process = self._process(node_id)
+        ended = await end_log(
+            self._store,
+            meta_log(loaded.term),
+            loaded.image.window,
+            process,
+            self._rng,
+            on_trouble=_stop_when_denied,
+        )
+        if not ended.ours:
+            return None
+        # Crash here: the next term is empty, and ours only by name; the next process ends it.
+        current = await self._read_to_end(loaded)
+        assert (current.term, current.next_seq, current.owner) == (loaded.term + 1, 0, process)
+        return self._next_term(current, node_id, process)
+
+    async def _test_store(self) -> None:
+        if not self._checked:
+            await self._check_store()
+            self._checked = True
+
+    async def _choose(self, image: MetadataImage) -> int:
+        asked = to_ask(image)
+        answers = await asyncio.gather(
+            *(self._answers(broker, image.cluster_id) for broker in asked)
+        )
+        answering = [broker.node_id for broker, there in zip(asked, answers, strict=True) if there]
+        return choose_node_id(image.brokers, self._identity, answering)
+
+    def _process(self, node_id: int) -> bytes:
+        return process_name(node_id, self._identity.listeners, self._rng.randbytes(16))
+
+    async def _read_to_end(self, loaded: Loaded) -> Loaded:
+        backoff = Backoff(self._rng)
+        while True:
+            try:
+                return await read_on(self._store, loaded)
+            except (StoreUnavailable, Throttled) as error:
+                log.warning("the store does not answer (%s); trying again", error)
+                await asyncio.sleep(backoff.next_s())
+            except (TrimmedAway, HoleInLog, NotFound):
+                # The last owner wrote a snapshot and deleted below it while we were reading.
+                again = await load(self._store)
+                assert again is not None, "the cluster is gone"
+                return again
+
+    def _first_term(self) -> Won:
+        node_id = choose_node_id({}, self._identity, ())
+        process = self._process(node_id)
+        first: list[Record] = [
+            ClusterCreated(
+                new_cluster_id(self._rng), TERM_WINDOW, self._identity.store, self._now_ms()
+            ),
+            *self._begin(node_id, 0, process),
+        ]
+        return Won(0, TERM_WINDOW, EMPTY_IMAGE, node_id, 0, process, first, (0, 0))
+
+    def _next_term(self, current: Loaded, node_id: int, process: bytes) -> Won:
+        image = current.image
+        incarnation = image.next_incarnation
+        # All others too, also one that registered after we had asked: the term is ours, so it
+        # has met our seal or will, and nobody else can hand its partitions on.
+        fenced: list[Record] = [
+            IncarnationFenced(broker.incarnation)
+            for broker in image.live_brokers()
+            if broker.node_id != node_id
+        ]
+        return Won(
+            term=current.term,
+            window=image.window,
+            image=image,
+            node_id=node_id,
+            incarnation=incarnation,
+            process=process,
+            first=[*self._begin(node_id, incarnation, process), *fenced],
+            unsnapshot=(current.records, current.size_bytes),
+        )
+
+    def _begin(self, node_id: int, incarnation: int, process: bytes) -> list[Record]:
+        identity = self._identity
+        return [
+            TermBegun(process, node_id, self._now_ms()),
+            BrokerRegistered(
+                node_id=node_id,
+                incarnation=incarnation,
+                process=process,
+                window=identity.wal_window,
+                listeners=identity.listeners,
+                rack=identity.rack,
+                address_http=identity.address_http,
+            ),
+        ]
+
+
+def new_cluster_id(rng: Random) -> str:
+    """22 characters; never a `-` in front, which command lines take for an option."""
+    while True:
+        cluster_id = base64.urlsafe_b64encode(rng.randbytes(16)).decode().rstrip("=")
+        if not cluster_id.startswith("-"):
+            return cluster_id
+
+
+def _stop_when_denied(key: str, error: StoreError) -> None:
+    """A start that may not write must stop and say so, not wait for better permissions."""
+    if isinstance(error, AccessDenied):
+        raise error
