@@ -171,7 +171,8 @@ class S3Contract(StoreContract):
                 f"<Error><Code>{code}</Code><Message>m</Message></Error>" if code and asked else ""
             )
             writer.write(
-                f"HTTP/1.1 {status} Refused\r\nContent-Length: {len(body)}\r\nx-amz-bucket-region: eu-west-1\r\n"
+                f"HTTP/1.1 {status} Refused\r\nContent-Length: {len(body)}\r\n"
+                "x-amz-bucket-region: eu-west-1\r\n"
                 f"Content-Type: application/xml\r\nConnection: close\r\n\r\n{body}".encode()
             )
             await writer.drain()
