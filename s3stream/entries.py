@@ -102,8 +102,7 @@ class StreamEntry(msgspec.Struct, array_like=True):
 
     def first_range(self, offset: int) -> int:
         """Index of the range that holds `offset`; len(ranges) when none does."""
-        found = bisect_right(self.ranges, offset, key=_end_offset)
-        return found
+        return bisect_right(self.ranges, offset, key=_end_offset)
 
     def ranges_between(self, offset: int, end_offset: int) -> list[ObjectRange]:
         """Those that overlap [offset, end_offset)."""

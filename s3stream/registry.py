@@ -11,7 +11,7 @@ by `learn_index` and `learn_source`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from objectstore.errors import Corrupt
@@ -40,7 +40,7 @@ class Source:
     """What an ended log held, read: entries by stream id; `held`: keys that told of them."""
 
     incarnation: int
-    entries: Mapping[int, StreamEntry]
+    entries: dict[int, StreamEntry]
     held: tuple[str, ...]
 
 
@@ -64,7 +64,7 @@ class StreamRegistry:
         self.uploaded_seq = -1
         self.checkpoint: Checkpoint | None = None
         self.checkpoint_seq: int | None = None
-        # Streams that differ from the pages of the last checkpoint; those without an entry are gone.
+        # Streams that differ from the last checkpoint's pages; those without an entry are gone.
         self.changed: dict[int, None] = {}
         # Of open streams: what awaits upload, adopted tails among it.
         self.tail_bytes = 0
@@ -82,6 +82,11 @@ class StreamRegistry:
             Checkpoint: self._fold_checkpoint,
             Report: self._fold_report,
         }
+
+    @property
+    def has_sources(self) -> bool:
+        """Whether a dead log's recovery object is still needed: no checkpoint repeats it yet."""
+        return bool(self._source_keys)
 
     def __contains__(self, stream_id: int) -> bool:
         return stream_id in self.entries
@@ -101,7 +106,9 @@ class StreamRegistry:
 
     def learn_source(self, recovery: BlobRef, source: Source) -> None:
         """Before an Opening record that names `recovery` is folded. Entries are taken over."""
-        self._sources[recovery.key] = source
+        known = self._sources.setdefault(recovery.key, source)
+        if known is not source:
+            known.entries.update(source.entries)
 
     def restore(
         self,
@@ -151,28 +158,34 @@ class StreamRegistry:
     def _fold_opening(self, control: Opening, seq: int, key: str, folded: Folded) -> None:
         source: Source | None = None
         if control.recovery is not None:
-            source = self._sources.pop(control.recovery.key, None)
+            source = self._sources.get(control.recovery.key)
             if source is None:
                 raise Corrupt(f"{key}: opens from {control.recovery.key}, which was not read")
             self.references.hold_all(source.held)
             self._source_keys.append((seq, source.held))
         for opened in control.streams:
             entry = self.entries.get(opened.stream_id)
-            if entry is None:
-                entry = source.entries.get(opened.stream_id) if source is not None else None
+            if entry is not None and not entry.closed:
+                # Asked for again, or leading goes on at a higher epoch: the contents are here.
+                self._count_tail(entry, -1)
+            elif source is not None:
+                if entry is not None:
+                    self._let_go(entry)
+                entry = source.entries.pop(opened.stream_id, None)
                 if entry is None:
-                    if source is not None:
-                        raise Corrupt(
-                            f"{key}: stream {opened.stream_id} is not in what incarnation "
-                            f"{source.incarnation} left"
-                        )
-                    entry = StreamEntry(opened.stream_id, opened.epoch, opened.appointment)
+                    raise Corrupt(
+                        f"{key}: stream {opened.stream_id} is not in what incarnation "
+                        f"{source.incarnation} left"
+                    )
                 self._adopt(entry)
-            elif not entry.closed:
-                raise Corrupt(f"{key}: stream {opened.stream_id} is opened twice")
+            elif entry is None:
+                entry = StreamEntry(opened.stream_id, opened.epoch, opened.appointment)
+                self._adopt(entry)
             fold.lead(entry, opened.epoch, opened.appointment)
             self._count_tail(entry, 1)
             folded.streams[opened.stream_id] = None
+        if source is not None and control.recovery is not None and not source.entries:
+            del self._sources[control.recovery.key]
 
     def _fold_closing(self, control: Closing, seq: int, key: str, folded: Folded) -> None:
         for stream_id in control.streams:
@@ -186,8 +199,7 @@ class StreamRegistry:
             entry = self._known(stream_id, key)
             del self.entries[stream_id]
             self._count_tail(entry, -1)
-            self.references.release_all(one.object.key for one in entry.ranges)
-            self.references.release_all(one.reference.key for one in entry.large)
+            self._let_go(entry)
             folded.streams[stream_id] = None
 
     def _fold_trimmed(self, control: Trimmed, seq: int, key: str, folded: Folded) -> None:
@@ -271,6 +283,10 @@ class StreamRegistry:
         self.entries[entry.stream_id] = entry
         self.references.hold_all(one.object.key for one in entry.ranges)
         self.references.hold_all(one.reference.key for one in entry.large)
+
+    def _let_go(self, entry: StreamEntry) -> None:
+        self.references.release_all(one.object.key for one in entry.ranges)
+        self.references.release_all(one.reference.key for one in entry.large)
 
     def _count_tail(self, entry: StreamEntry, sign: int) -> None:
         if not entry.closed and entry.uploaded_to < entry.next_offset:

@@ -1,0 +1,337 @@
+"""Everything a broker holds of streams: one log, its caches, its uploads.
+
+    append -> log cache and log writer -> durable -> fold -> high watermarks move
+                                              \\-> uploader, back-pressure
+
+`run()` owns all tasks and ends with Fenced when another process has ended the log. Nothing here
+polls: an idle broker has one timer at most, the housekeeping pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from random import Random
+
+from objectstore.errors import Corrupt, StoreError
+from objectstore.store import ObjectStore
+from wal.durable_future import DurableFuture
+from wal.format import BatchEntry
+from wal.keys import wal_log
+from wal.parallel import first_error
+from wal.writer import DurableObject, LogWriter
+
+from .back_pressure import Admission, BackPressure
+from .block_cache import BlockCache
+from .checkpoint import Checkpointer
+from .config import S3StreamConfig
+from .control import Closing, Dropped, OpenedStream, Opening, Trimmed, encode_control
+from .entries import Appointment
+from .errors import StreamClosed
+from .fold import ref_of
+from .log_cache import CachedStream, LogCache
+from .metadata.records import BlobRef
+from .object_reader import ObjectReader
+from .object_writer import ObjectWriter
+from .references import ObjectNumbers
+from .registry import StreamRegistry
+from .stream import Stream
+from .takeover import SourceRef, read_source
+from .uploader import Uploader
+
+OnTrouble = Callable[[StoreError | None], None]
+
+
+class StreamStorage:
+    """The streams of one incarnation.
+
+    incarnation, window: as the metadata log gave them out. executor: for large compositions.
+    block_cache: of uploaded objects; made here, in memory only, when none is given.
+    on_trouble: the log's store trouble (None: over), for readiness and back-off.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        incarnation: int,
+        window: int,
+        config: S3StreamConfig,
+        *,
+        rng: Random,
+        now_ms: Callable[[], int],
+        executor: Executor | None = None,
+        block_cache: BlockCache | None = None,
+        on_trouble: OnTrouble | None = None,
+        upload_store: ObjectStore | None = None,
+    ) -> None:
+        self.store = store
+        self.incarnation = incarnation
+        self.config = config
+        self.registry = StreamRegistry(incarnation)
+        self.numbers = ObjectNumbers()
+        self._own_block_cache = block_cache is None
+        self.block_cache = block_cache or BlockCache(config.block_cache_bytes)
+        self.reader = ObjectReader(store, self.block_cache)
+        self.cache = LogCache(config.log_cache_bytes)
+        self._streams: dict[int, Stream] = {}
+        self.wal = LogWriter(
+            store,
+            wal_log(incarnation),
+            window,
+            config.wal,
+            rng=rng,
+            on_durable=self._on_durable,
+            on_trouble=on_trouble,
+        )
+        self.object_writer = ObjectWriter(
+            upload_store or store, incarnation, self.numbers, rng=rng, executor=executor
+        )
+        self.checkpointer = Checkpointer(
+            self.registry,
+            self.object_writer,
+            config,
+            append=self.append_control,
+            set_trim=self.wal.set_trim,
+        )
+        self.pressure = BackPressure(
+            config.log_cache_bytes,
+            int(config.log_cache_bytes * config.log_cache_reserve),
+            pinned_bytes=lambda: self.cache.pinned_bytes,
+            overdue=self._overdue,
+            on_wait=self._somebody_waits,
+        )
+        self.uploader = Uploader(
+            self.registry,
+            self.cache,
+            self.reader,
+            self.object_writer,
+            self.checkpointer,
+            config,
+            append=self.append_control,
+            waiting=lambda: self.pressure.waiting,
+            now_ms=now_ms,
+            rng=rng,
+        )
+        self._uploading: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # Streams
+
+    def stream(self, stream_id: int) -> Stream | None:
+        return self._streams.get(stream_id)
+
+    def streams(self) -> list[Stream]:
+        return list(self._streams.values())
+
+    async def open_streams(
+        self,
+        appointments: Iterable[tuple[int, int, Appointment]],
+        source: SourceRef | None = None,
+    ) -> list[Stream]:
+        """Lead streams, in one record: durable, and so open, when this returns.
+
+        appointments: (stream id, leader epoch, metadata record). source: what the ended log that
+        holds them left; None: they are new, or were closed in this log.
+        Raises Fenced, LogClosed, Corrupt, or what reading the source raises.
+        """
+        opened = [OpenedStream(*one) for one in appointments]
+        if not opened:
+            return []
+        recovery: BlobRef | None = None
+        if source is not None:
+            found = await read_source(self.store, source, {one.stream_id for one in opened})
+            missing = [one.stream_id for one in opened if one.stream_id not in found.entries]
+            if missing:
+                raise Corrupt(
+                    f"{source.recovery[0]}: incarnation {source.incarnation} left nothing of "
+                    f"streams {missing}"
+                )
+            recovery = BlobRef(*source.recovery)
+            self.registry.learn_source(recovery, found)
+        record = Opening(opened, None if source is None else source.incarnation, recovery)
+        # Crashed before this is durable: the source still has everything.
+        await self.append_control(encode_control(record))
+        streams = []
+        for one in opened:
+            entry = self.registry.entry(one.stream_id)
+            known = self._streams.get(one.stream_id)
+            if known is None or known.entry is not entry:
+                self.cache.drop(one.stream_id)
+                known = Stream(self, entry, self.cache.stream(one.stream_id), self.reader)
+                self._streams[one.stream_id] = known
+            streams.append(known)
+        return streams
+
+    async def close_streams(
+        self, stream_ids: Sequence[int], move: Appointment | None = None
+    ) -> None:
+        """Nothing more is appended to them; what was appended is durable when this returns."""
+        await self._drain(stream_ids)
+        await self.append_control(encode_control(Closing(list(stream_ids), move)))
+        for stream_id in stream_ids:
+            self._streams.pop(stream_id, None)
+
+    async def drop_streams(self, stream_ids: Sequence[int]) -> None:
+        """Deleted, or opened elsewhere: this log lets go of them. Unknown ones are passed by."""
+        known = [one for one in stream_ids if one in self.registry]
+        if not known:
+            return
+        await self._drain(known)
+        await self.append_control(encode_control(Dropped(known)))
+        for stream_id in known:
+            self._streams.pop(stream_id, None)
+            self.cache.drop(stream_id)
+
+    async def _drain(self, stream_ids: Sequence[int]) -> None:
+        # A control record comes before the data of its object: it must not overtake a batch.
+        for stream_id in stream_ids:
+            stream = self._streams.get(stream_id)
+            if stream is not None:
+                stream.closing = True
+        for stream_id in stream_ids:
+            stream = self._streams.get(stream_id)
+            if stream is not None:
+                await stream.drained()
+
+    def trim_streams(self, starts: Sequence[tuple[int, int]]) -> DurableFuture:
+        """New start offsets of many streams in one record; durable when the future resolves."""
+        return self.wal.append_control(encode_control(Trimmed(list(starts))))
+
+    # Appending
+
+    def append_batch(self, entry: BatchEntry, cached: CachedStream) -> DurableFuture:
+        """Of `Stream.append`. The batch is in the log cache from now on."""
+        future = self.wal.append(entry)
+        self.cache.add(cached, entry)
+        return future
+
+    async def append_control(self, record: bytes) -> int:
+        """Durable and folded when it returns: the sequence of its object."""
+        return await self.wal.append_control(record)
+
+    def try_admit(self, size_bytes: int, *, own: bool = False) -> Admission | None:
+        """Room for so many bytes of batches at once; None: wait with `admit`."""
+        return self.pressure.try_admit(size_bytes, own=own)
+
+    async def admit(self, size_bytes: int, *, own: bool = False) -> Admission:
+        """Room for so many bytes of batches, first come first served.
+
+        own: the broker's own writes, which have a reserve. Release it once they are appended:
+        `with await storage.admit(n): ...`. Raises LogClosed or Fenced when the log has ended.
+        """
+        return await self.pressure.admit(size_bytes, own=own)
+
+    def touch(self) -> None:
+        """A client did something: the broker is not idle."""
+        self.uploader.touch(asyncio.get_running_loop().time())
+
+    # The log's side
+
+    def _on_durable(self, obj: DurableObject) -> None:
+        ref = ref_of(obj.key, obj.write_id, obj.size_bytes, obj.index)
+        folded = self.registry.fold(obj.seq, ref, obj.index)
+        if obj.entries:
+            counts: dict[int, int] = {}
+            for one in obj.index.ranges:
+                counts[one.stream_id] = counts.get(one.stream_id, 0) + one.batch_count
+            self.cache.seal(obj.seq, counts)
+            self.touch()
+        if folded.uploaded_seq is not None:
+            self.cache.uploaded(folded.uploaded_seq)
+        for stream_id in folded.streams:
+            stream = self._streams.get(stream_id)
+            if stream is not None:
+                stream.advanced()
+        self.pressure.changed()
+        self.uploader.notice(asyncio.get_running_loop().time())
+
+    def _overdue(self) -> bool:
+        waiting = self.registry.folded_seq - self.registry.uploaded_seq
+        return waiting >= 2 * self.config.upload_max_objects
+
+    def _somebody_waits(self) -> None:
+        self.uploader.notice(asyncio.get_running_loop().time())
+
+    # Life
+
+    async def run(self) -> None:
+        """Until closed. Raises Fenced; anything else is a bug."""
+        uploading = asyncio.get_running_loop().create_task(self.uploader.run(), name="uploader")
+        self._uploading = uploading
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._run_log(uploading), name="wal-writer")
+                tasks.create_task(self._watch(uploading), name="uploader-watch")
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+        finally:
+            uploading.cancel()
+            self.pressure.fail(StreamClosed("the log of this broker has ended"))
+            await asyncio.gather(uploading, return_exceptions=True)
+
+    async def _run_log(self, uploading: asyncio.Task[None]) -> None:
+        try:
+            await self.wal.run()
+        finally:
+            uploading.cancel()
+
+    async def _watch(self, uploading: asyncio.Task[None]) -> None:
+        await asyncio.wait([uploading])
+        if not uploading.cancelled() and (error := uploading.exception()) is not None:
+            if self.wal.fenced is not None:
+                return  # the writer's own error says it better
+            raise error
+
+    async def flush(self) -> None:
+        await self.wal.flush()
+
+    async def confirm(self) -> None:
+        """Raises Fenced when another process has ended this log (PROTOCOL 10)."""
+        await self.wal.confirm()
+
+    async def close(self, deadline_s: float | None = None) -> None:
+        """Flush, leave a checkpoint for the next to start from, stop. `run()` returns then.
+
+        What is not done by the deadline is left as a crash would leave it.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        end_at = None if deadline_s is None else loop.time() + deadline_s
+        try:
+            async with asyncio.timeout_at(end_at):
+                await self._stop_uploading()
+                await self.wal.flush()
+                checkpoint = self.registry.checkpoint
+                as_of = -1 if checkpoint is None else self.registry.checkpoint_seq
+                if self.registry.folded_seq != as_of:
+                    await self.checkpointer.write()
+        except TimeoutError:
+            pass
+        left_s = None if end_at is None else max(0.0, end_at - loop.time())
+        await self.wal.close(left_s)
+        await self._close_reader()
+
+    async def abort(self) -> None:
+        """Stop as a crash would."""
+        self._closed = True
+        self.wal.abort()
+        await self._close_reader()
+
+    async def _stop_uploading(self) -> None:
+        if self._uploading is not None:
+            self._uploading.cancel()
+            await asyncio.wait([self._uploading])
+
+    async def _close_reader(self) -> None:
+        await self.reader.close()
+        if self._own_block_cache:
+            await self.block_cache.close()
+
+    # For rounds of deletion
+
+    def references(self) -> set[str]:
+        """Keys referred to at this moment; a round's report asks `registry.references`."""
+        return self.registry.references.held()

@@ -1,0 +1,142 @@
+"""Objects out: each under a number of its own, drawn before the first byte is sent.
+
+Store trouble is waited out for as long as it lasts. A key that another's object has taken (a number
+of ours that somebody else used: it cannot happen unless two processes hold one incarnation) gets
+a new number and is told as trouble.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from random import Random
+from typing import NamedTuple, TypeVar
+
+from objectstore.create import PART_SIZE_BYTES, OnTrouble, create_by_upload, create_once
+from objectstore.store import Buffer, Chunks, ObjectStore
+from wal.format import BatchEntry, Kind, ObjectIndex, compose, compose_blob
+from wal.keys import data_key
+
+from .fold import ref_of
+from .metadata.records import BlobRef
+from .references import ObjectNumbers
+from .refs import ObjectRef
+
+# Composing so many batches holds the loop up for about a millisecond.
+_INLINE_BATCHES = 256
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenObject:
+    """number: to be settled once a durable record refers to the object, or never will."""
+
+    ref: ObjectRef
+    index: ObjectIndex
+    number: int
+
+
+class WrittenBlob(NamedTuple):
+    ref: BlobRef
+    number: int
+
+
+class ObjectWriter:
+    """incarnation: the maker of the objects, in their keys and headers.
+
+    executor: where large objects are composed; None: on the loop.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        incarnation: int,
+        numbers: ObjectNumbers,
+        *,
+        rng: Random,
+        executor: Executor | None = None,
+        on_trouble: OnTrouble | None = None,
+    ) -> None:
+        self._store = store
+        self._incarnation = incarnation
+        self.numbers = numbers
+        self._rng = rng
+        self._executor = executor
+        self._on_trouble = on_trouble
+
+    async def write_records(
+        self, kind: Kind, entries: Sequence[BatchEntry], *, part_bytes: int = PART_SIZE_BYTES
+    ) -> WrittenObject:
+        """entries: in the order of each stream's offsets, buffers unchanged until this returns.
+
+        Above `part_bytes` it goes as a multipart upload.
+        """
+        while True:
+            number = self.numbers.draw()
+            write_id = self._rng.randbytes(16)
+
+            def make(
+                number: int = number, write_id: bytes = write_id
+            ) -> tuple[list[Buffer], ObjectIndex, int]:
+                return compose(kind, self._incarnation, number, 0, 0, None, 0, write_id, entries)
+
+            chunks, index, size = await self._off_loop(make, len(entries) > _INLINE_BATCHES)
+            key = data_key(self._incarnation, number)
+            if await self._create(key, chunks, size, write_id, part_bytes):
+                return WrittenObject(ref_of(key, write_id, size, index), index, number)
+            self.numbers.settle([number])
+
+    async def write_blob(self, kind: Kind, body: bytes) -> WrittenBlob:
+        while True:
+            number = self.numbers.draw()
+            write_id = self._rng.randbytes(16)
+            chunks, size = compose_blob(kind, self._incarnation, number, write_id, body)
+            key = data_key(self._incarnation, number)
+            if await self._create(key, chunks, size, write_id, PART_SIZE_BYTES):
+                return WrittenBlob(BlobRef(key, write_id, size), number)
+            self.numbers.settle([number])
+
+    async def _off_loop(self, make: Callable[[], T], large: bool) -> T:
+        if self._executor is None or not large:
+            return make()
+        return await asyncio.get_running_loop().run_in_executor(self._executor, make)
+
+    async def _create(
+        self, key: str, chunks: Chunks, size: int, write_id: bytes, part_bytes: int
+    ) -> bool:
+        if size <= part_bytes + _SLACK_BYTES:
+            return await create_once(
+                self._store, key, chunks, write_id, rng=self._rng, on_trouble=self._on_trouble
+            )
+
+        async def parts() -> AsyncIterator[Chunks]:
+            for part in split_chunks(chunks, part_bytes):
+                yield part
+
+        return await create_by_upload(
+            self._store, key, parts, write_id, rng=self._rng, on_trouble=self._on_trouble
+        )
+
+
+# Header and index come on top of the bytes by which uploads are planned.
+_SLACK_BYTES = 4 << 20
+
+
+def split_chunks(chunks: Chunks, part_bytes: int) -> list[list[Buffer]]:
+    """The same bytes in parts of exactly `part_bytes`, but for the last; nothing is copied."""
+    parts: list[list[Buffer]] = [[]]
+    room = part_bytes
+    for chunk in chunks:
+        view = memoryview(chunk)
+        while len(view) > 0:
+            if room == 0:
+                parts.append([])
+                room = part_bytes
+            piece = view[:room]
+            parts[-1].append(piece)
+            room -= len(piece)
+            view = view[len(piece) :]
+    return parts

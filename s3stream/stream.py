@@ -1,0 +1,282 @@
+"""One stream: an append-only sequence of batches with an epoch.
+
+    start_offset <= high_watermark <= next_offset
+    what is below the high watermark is durable; what is above is on its way
+
+Recent batches come from the log cache, older ones from objects. What is durable is the registry's
+entry, which the fold alone changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from objectstore.errors import Corrupt, NotFound
+from protocol.record_batch import iter_headers, parse_header
+from wal.format import BatchEntry, StreamRange
+
+from .entries import StreamEntry
+from .errors import OffsetOutOfRange, StreamClosed
+from .log_cache import CachedStream
+from .object_reader import ObjectReader
+
+if TYPE_CHECKING:
+    from .node_log import StreamStorage
+
+OnAdvance = Callable[["Stream"], None]
+_WHOLE = 1 << 62
+
+
+class Stream:
+    """Made by `StreamStorage.open_streams`. on_advance: called after high watermark or start moved.
+
+    The callbacks are called from the log's own path: they must be quick and must not raise.
+    """
+
+    def __init__(
+        self, storage: StreamStorage, entry: StreamEntry, cached: CachedStream, reader: ObjectReader
+    ) -> None:
+        self._storage = storage
+        self._cached = cached
+        self._reader = reader
+        self.entry = entry
+        self.stream_id = entry.stream_id
+        self.next_offset = entry.next_offset
+        self.closing = False
+        self.on_advance: list[OnAdvance] = []
+        self._last_append: asyncio.Future[int] | None = None
+
+    @property
+    def epoch(self) -> int:
+        return self.entry.epoch
+
+    @property
+    def start_offset(self) -> int:
+        return self.entry.start_offset
+
+    @property
+    def high_watermark(self) -> int:
+        """End of the durable contiguous prefix; never goes back."""
+        return self.entry.next_offset
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the ranges that hold something at or above the start offset."""
+        entry = self.entry
+        size = entry.live.size_bytes
+        for one in entry.ranges:
+            if one.end_offset > entry.start_offset:
+                break
+            size -= one.size_bytes
+        return size
+
+    # Appending
+
+    def append(self, entry: BatchEntry) -> asyncio.Future[int]:
+        """Take a batch that begins at `next_offset`; the future of the log object it will be in.
+
+        The batch's base offset and leader epoch are set in its buffer, which is not copied: it must
+        not change any more. Raises StreamClosed, Fenced or LogClosed; then nothing was taken.
+        """
+        if self.closing:
+            raise StreamClosed(f"stream {self.stream_id}: closed here")
+        assert entry.base_offset == self.next_offset, (entry.base_offset, self.next_offset)
+        assert entry.stream_id == self.stream_id, (entry.stream_id, self.stream_id)
+        assert entry.leader_epoch == self.entry.epoch, (entry.leader_epoch, self.entry.epoch)
+        future = self._storage.append_batch(entry, self._cached)
+        self.next_offset = entry.last_offset + 1
+        self._last_append = future
+        return future
+
+    async def drained(self) -> None:
+        """Until everything appended so far is durable. Raises Fenced or LogClosed."""
+        last = self._last_append
+        if last is not None:
+            await last
+
+    # Reading
+
+    def fetch_cached(self, offset: int, end_offset: int, max_bytes: int) -> list[memoryview] | None:
+        """As `fetch`, at once, from memory alone; None when `offset` is not in memory."""
+        end = min(end_offset, self.entry.next_offset)
+        if offset >= end:
+            return None if offset < end_offset else []
+        if offset < self.entry.start_offset:
+            return None
+        return self._cached.read(offset, end, max_bytes)
+
+    async def fetch(self, offset: int, end_offset: int, max_bytes: int) -> list[memoryview]:
+        """Durable batches in order without a gap, from the one that contains `offset` on.
+
+        Each view holds one or more whole batches. Stops before the first batch that ends above
+        `end_offset`, and before `max_bytes` are exceeded; neither holds the first batch back.
+        [] when there is nothing in [offset, end_offset).
+        Raises OffsetOutOfRange, Corrupt (naming stream and offset where batches are missing), or
+        what the store raises.
+        """
+        self._storage.touch()
+        self._check_in_range(offset)
+        found: list[memoryview] = []
+        left = max_bytes
+        position = offset
+        while position < (end := min(end_offset, self.entry.next_offset)):
+            if found and left <= 0:
+                break
+            batches = self._cached.read(position, end, left)
+            if batches is None:
+                batches = await self._fetch_stored(position, end, left, first=not found)
+            elif found and len(batches[0]) > left:
+                break
+            if not batches:
+                break
+            found += batches
+            left -= sum(map(len, batches))
+            position = _next_offset(batches[-1])
+        return found
+
+    async def _fetch_stored(
+        self, offset: int, end_offset: int, max_bytes: int, *, first: bool
+    ) -> list[memoryview]:
+        for attempt in range(3):
+            cached_from = self._cached.first_offset
+            until = end_offset
+            if cached_from is not None and offset < cached_from:
+                until = min(until, cached_from)
+            ranges = self.entry.ranges_between(offset, until)
+            if not ranges or ranges[0].base_offset > offset:
+                self._check_in_range(offset)
+                raise Corrupt(f"stream {self.stream_id}: nothing is stored for offset {offset}")
+            if not first and max_bytes <= 0:
+                return []
+            try:
+                batches = await self._reader.read_stream(
+                    self.stream_id, ranges, offset, until, max_bytes
+                )
+                if not batches and first:
+                    # The batch with `offset` goes on beyond the end that was asked for.
+                    batches = await self._reader.read_stream(
+                        self.stream_id, ranges, offset, ranges[-1].end_offset, 1
+                    )
+            except NotFound:
+                # Compacted away between look-up and read, perhaps: look where it lies now.
+                if attempt == 2 or self.entry.ranges_between(offset, until) == ranges:
+                    raise
+                continue
+            if batches and not first and len(batches[0]) > max_bytes:
+                return []
+            return batches
+        raise AssertionError("unreachable")
+
+    def _check_in_range(self, offset: int) -> None:
+        entry = self.entry
+        if not entry.start_offset <= offset <= entry.next_offset:
+            raise OffsetOutOfRange(self.stream_id, offset, entry.start_offset, entry.next_offset)
+
+    # By time
+
+    async def find_batch_by_timestamp(self, timestamp_ms: int) -> memoryview | None:
+        """The first durable batch whose maximum timestamp is `timestamp_ms` or later."""
+        offset = self.start_offset
+        while True:
+            candidates = [
+                one
+                for one in self.entry.ranges_between(offset, self.high_watermark)
+                if one.max_timestamp >= timestamp_ms
+            ]
+            if not candidates:
+                return None
+            one = candidates[0]
+            for narrow in await self._narrowed(one.base_offset, one.end_offset, one.object.key):
+                if narrow.max_timestamp < timestamp_ms or narrow.end_offset <= offset:
+                    continue
+                start = max(narrow.base_offset, offset)
+                batch = await self._first_in(start, narrow.end_offset, timestamp_ms)
+                if batch is not None:
+                    return batch
+            # Only what was trimmed of that range was late enough.
+            offset = max(one.end_offset, self.start_offset)
+
+    async def max_timestamp(self) -> tuple[int, int, memoryview] | None:
+        """(timestamp, last offset of the first batch that has it, that batch); None when empty."""
+        start = self.start_offset
+        best: tuple[int, int] | None = None
+        for one in self.entry.ranges_between(start, self.high_watermark):
+            if best is not None and one.max_timestamp <= best[0]:
+                continue
+            if one.max_timestamp_offset >= start:
+                best = (one.max_timestamp, one.max_timestamp_offset)
+                continue
+            for view in await self.fetch(start, one.end_offset, _WHOLE):
+                for _, header in iter_headers(view):
+                    if best is None or header.max_timestamp > best[0]:
+                        best = (header.max_timestamp, header.last_offset)
+        if best is None:
+            return None
+        batches = await self.fetch(best[1], best[1] + 1, 1)
+        return best[0], best[1], batches[0]
+
+    async def _narrowed(
+        self, base_offset: int, end_offset: int, key: str
+    ) -> list[StreamRange] | list[_Span]:
+        """The parts of one range with their newest timestamps: blocks, or batches in memory."""
+        cached = self._cached.between(base_offset, end_offset)
+        if cached is not None:
+            return [
+                _Span(one.base_offset, one.last_offset + 1, one.max_timestamp) for one in cached
+            ]
+        for one in self.entry.ranges_between(base_offset, end_offset):
+            if one.object.key == key:
+                return await self._reader.stream_ranges(one.object, self.stream_id)
+        return []
+
+    async def _first_in(self, start: int, end: int, timestamp_ms: int) -> memoryview | None:
+        for view in await self.fetch(start, end, _WHOLE):
+            for position, header in iter_headers(view):
+                if header.max_timestamp >= timestamp_ms:
+                    return view[position : position + header.size_bytes]
+        return None
+
+    # Trimming and closing
+
+    def trim(self, new_start_offset: int) -> asyncio.Future[int]:
+        """Forget what is below; the future resolves when the record of it is durable.
+
+        new_start_offset: at most the high watermark (OffsetOutOfRange else); one that is not above
+        the start offset changes nothing. Raises StreamClosed, Fenced or LogClosed.
+        """
+        if self.closing:
+            raise StreamClosed(f"stream {self.stream_id}: closed here")
+        if not 0 <= new_start_offset <= self.high_watermark:
+            raise OffsetOutOfRange(
+                self.stream_id, new_start_offset, self.start_offset, self.high_watermark
+            )
+        return self._storage.trim_streams([(self.stream_id, new_start_offset)])
+
+    def advanced(self) -> None:
+        """The fold changed the entry."""
+        for callback in self.on_advance:
+            callback(self)
+
+
+class _Span:
+    """A batch in memory, as far as `StreamRange` says the same."""
+
+    __slots__ = ("base_offset", "end_offset", "max_timestamp")
+
+    def __init__(self, base_offset: int, end_offset: int, max_timestamp: int) -> None:
+        self.base_offset = base_offset
+        self.end_offset = end_offset
+        self.max_timestamp = max_timestamp
+
+
+def _next_offset(batches: memoryview) -> int:
+    """Behind the last batch of a run."""
+    size = len(batches)
+    header = parse_header(batches)
+    if header.size_bytes == size:
+        return header.next_offset
+    for _, one in iter_headers(batches):
+        header = one
+    return header.next_offset
