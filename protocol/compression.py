@@ -32,6 +32,8 @@ DEFAULT_LIMIT_BYTES: Final = 256 * 1024 * 1024
 _XERIAL_MAGIC: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER: Final = _XERIAL_MAGIC + struct.pack(">ii", 1, 1)
 _XERIAL_BLOCK_BYTES: Final = 32 * 1024
+# Three bytes of snappy stand for 64 bytes at most.
+_SNAPPY_MOST_RATIO: Final = 22
 _LENGTH = struct.Struct(">i")
 
 # Magic; version 1 with independent blocks and no checksums; 64 KiB blocks; header checksum.
@@ -120,8 +122,9 @@ def _expand_snappy(data: bytes, limit_bytes: int) -> Buffer:
 def _expand_raw_snappy(block: bytes, limit_bytes: int) -> bytes:
     try:
         length = cramjam.snappy.decompress_raw_len(block)
-        if length > limit_bytes:
-            raise BadCompression(f"snappy expands to {length} bytes, beyond the limit")
+        # The length is the sender's word: believe no more than the format can expand to.
+        if length > min(limit_bytes, _SNAPPY_MOST_RATIO * len(block)):
+            raise BadCompression(f"snappy of {len(block)} bytes says it expands to {length}")
         return bytes(cramjam.snappy.decompress_raw(block))
     except cramjam.DecompressionError as error:
         raise BadCompression(f"snappy: {error}") from None

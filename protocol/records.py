@@ -36,7 +36,7 @@ from protocol.errors import ErrorCode, KafkaError, RecordErrors
 from protocol.produced_batch import invalid_timestamps
 
 _HEADER = struct.Struct(">qiibIhiqqqhii")
-_MAX_VARINT_BYTES = 10
+_VARLONG_BYTES = 10
 _KEYLESS = "Compacted topic cannot accept message without key"
 
 
@@ -251,8 +251,11 @@ def write_varint(out: bytearray, value: int) -> None:
     out.append(value)
 
 
-def read_varint(data: Buffer, position: int) -> tuple[int, int]:
-    """(value, next position). Raises IndexError: cut short; UnreadableRecords: over 10 bytes."""
+def read_varint(data: Buffer, position: int, max_bytes: int = 5) -> tuple[int, int]:
+    """(value, next position) of a zigzag varint; max_bytes is 10 for a varlong.
+
+    Raises IndexError: cut short; UnreadableRecords: longer than max_bytes.
+    """
     byte = data[position]
     position += 1
     if byte < 0x80:
@@ -260,8 +263,8 @@ def read_varint(data: Buffer, position: int) -> tuple[int, int]:
     raw = byte & 0x7F
     shift = 7
     while byte >= 0x80:
-        if shift == 7 * _MAX_VARINT_BYTES:
-            raise UnreadableRecords("a varint has more than 10 bytes")
+        if shift == 7 * max_bytes:
+            raise UnreadableRecords(f"a varint has more than {max_bytes} bytes")
         byte = data[position]
         position += 1
         raw |= (byte & 0x7F) << shift
@@ -300,7 +303,7 @@ def _read_record(
     stamp: int | None,
 ) -> Record:
     position += 1  # attributes, unused
-    timestamp_delta, position = read_varint(data, position)
+    timestamp_delta, position = read_varint(data, position, _VARLONG_BYTES)
     offset_delta, position = read_varint(data, position)
     key, position = _read_bytes(data, position, end)
     value, position = _read_bytes(data, position, end)
@@ -318,7 +321,7 @@ def _read_record(
     if position != end:
         raise CorruptRecords(f"a record ends at {position} and should at {end}")
     timestamp = base_timestamp + timestamp_delta if stamp is None else stamp
-    return Record(base_offset + offset_delta, timestamp, key, value, headers)
+    return Record(base_offset + offset_delta, timestamp, key, value, tuple(headers))
 
 
 def _read_bytes(data: memoryview, position: int, end: int) -> tuple[bytes | None, int]:

@@ -15,7 +15,7 @@ def framed(body: bytes) -> bytes:
 
 
 def take_all(reader: FrameReader) -> list[memoryview]:
-    frames = []
+    frames: list[memoryview] = []
     while True:
         if reader.announced is not None:
             reader.admit()
