@@ -213,7 +213,10 @@ def _read_partitions(
             position += _REQUEST_V4.size
         partition = FetchPartition(index, offset, max_bytes, leader_epoch, fetched_epoch, log_start)
         if flexible:
-            position = _read_partition_tags(partition, body, position, version)
+            if body[position]:
+                position = _read_partition_tags(partition, body, position, version)
+            else:
+                position += 1
         partitions.append(partition)
     if flexible:
         position = skip_tags(body, position)
@@ -223,7 +226,7 @@ def _read_partitions(
 def _read_partition_tags(
     partition: FetchPartition, body: memoryview, position: int, version: int
 ) -> int:
-    if version < 17 or body[position] == 0:
+    if version < 17:
         return skip_tags(body, position)
     count, position = read_uvarint(body, position)
     for _ in range(count):
@@ -361,6 +364,13 @@ def _encode_partition(
 
 
 def _encode_partition_tags(out: bytearray, partition: FetchPartitionResponse) -> None:
+    if (
+        partition.diverging_epoch is None
+        and partition.current_leader is None
+        and partition.snapshot_id is None
+    ):
+        out.append(0)
+        return
     tags: list[tuple[int, bytes]] = []
     if partition.diverging_epoch is not None:
         tags.append((0, _EPOCH_OFFSET.pack(*partition.diverging_epoch) + b"\x00"))

@@ -34,6 +34,8 @@ class NodeEndpoint(NamedTuple):
 
 def read_uvarint(data: memoryview, position: int) -> tuple[int, int]:
     """An unsigned varint of 1 to 5 bytes, below 2**31 (Java's int is signed)."""
+    if position < len(data) and data[position] < 0x80:
+        return data[position], position + 1
     value = 0
     for shift in (0, 7, 14, 21, 28):
         if position >= len(data):
