@@ -245,10 +245,13 @@ class LogWriter:
 
         Cancelled: the PUTs under way are dropped; each may still happen, at any later time.
         """
-        assert self._tasks is None and not self._stopped.is_set(), "run() once"
+        assert self._tasks is None, "run() once"
+        if self._stopped.is_set():
+            return  # closed before it began
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
+                self._start_confirming()
                 await self._cut_until_closed()
         except BaseExceptionGroup as group:
             error = _weightiest(group)
@@ -277,7 +280,7 @@ class LogWriter:
         if self._fills:
             self._hurry(self._fills[-1])
         self._wake.set()
-        if self._tasks is None:
+        if self._tasks is None and not self._fills:
             self._stopped.set()
             self._drop_all()
             return
@@ -304,12 +307,9 @@ class LogWriter:
         who ask after. Raises Fenced, LogClosed, or StoreError: not known.
         """
         self._check_alive()
-        assert self._tasks is not None, "confirm() needs run()"
         if self._confirm_next is None:
             self._confirm_next = DurableFuture(loop=asyncio.get_running_loop())
-            if not self._confirming:
-                self._confirming = True
-                self._tasks.create_task(self._confirm_all(), name=f"confirm {self._log}")
+            self._start_confirming()
         await self._confirm_next
 
     # Filling.
@@ -481,6 +481,11 @@ class LogWriter:
         raise self._fenced_again()
 
     # Confirming.
+
+    def _start_confirming(self) -> None:
+        if self._tasks is not None and self._confirm_next is not None and not self._confirming:
+            self._confirming = True
+            self._tasks.create_task(self._confirm_all(), name=f"confirm {self._log}")
 
     async def _confirm_all(self) -> None:
         while (waiting := self._confirm_next) is not None:
