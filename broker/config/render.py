@@ -133,7 +133,9 @@ def render_docs() -> str:
             if row.differs
         ),
     )
-    lines += ["## Accepted, kept and shown, without an effect", ""]
+    lines += ["## Dynamic in Kafka, read at the start here", ""]
+    lines += [f"- `{row.key}`" for row in SETTINGS if row.dynamic_in_kafka]
+    lines += ["", "## Accepted, kept and shown, without an effect", ""]
     lines += [
         "What these govern in Kafka, the files and replicas of a broker, is the object store's",
         "business here. Tools may set them and read them back.",

@@ -37,6 +37,7 @@ class Setting:
     dynamic: may be changed while the broker runs (AlterConfigs on the BROKER resource).
     kafka_default: Kafka 4.3.1's, where ours differs, with `reason`.
     falls_back_to: keys that count where this one is not set, the first that is set.
+    dynamic_in_kafka: Kafka can change it while it runs and this broker reads it at its start.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Setting:
     kafka_default: Value | Kafkas = Kafkas.SAME_DEFAULT
     reason: str = ""
     falls_back_to: Sequence[str] = ()
+    dynamic_in_kafka: bool = False
 
     @property
     def is_kafkas(self) -> bool:

@@ -15,6 +15,7 @@ NETWORK: tuple[Setting, ...] = (
         NonEmpty(),
         kafka_default=("PLAINTEXT://:9092",),
         reason="Nobody but this machine reaches a broker that was merely tried out.",
+        dynamic_in_kafka=True,
     ),
     Setting(
         "advertised.listeners",
@@ -30,6 +31,7 @@ NETWORK: tuple[Setting, ...] = (
         "Connections open at once; further ones are refused.",
         Between(1),
         "connections",
+        dynamic_in_kafka=True,
     ),
     Setting(
         "max.connections.per.ip",
@@ -38,6 +40,7 @@ NETWORK: tuple[Setting, ...] = (
         "Connections open at once from one address.",
         Between(0),
         "connections",
+        dynamic_in_kafka=True,
     ),
     Setting(
         "connections.max.idle.ms",
@@ -72,6 +75,14 @@ NETWORK: tuple[Setting, ...] = (
         Between(1, 10_000),
         "requests",
         kafka_default=NOT_KAFKAS,
+    ),
+    Setting(
+        "max.request.partition.size.limit",
+        ConfigType.INT,
+        2_000,
+        "Partitions that one DescribeTopicPartitions response holds at most.",
+        Between(1),
+        "partitions",
     ),
     Setting(
         "fetch.max.bytes",
