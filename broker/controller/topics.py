@@ -30,7 +30,8 @@ INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__sha
 
 _LEGAL_NAME = re.compile(r"[a-zA-Z0-9._-]+")
 
-CheckConfigs = Callable[[Mapping[str, str]], None]
+# Topic name, its configurations; raises KafkaError INVALID_CONFIG.
+CheckConfigs = Callable[[str, Mapping[str, str]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def plan_topic(
         for other in colliding.get(unify(topic.name), ()):
             raise _bad_name(f"Topic '{topic.name}' collides with existing topic: {other}")
     configs = _given_configs(topic.configs)
-    check_configs(configs)
+    check_configs(topic.name, configs)
     if topic.assignments:
         leaders, factor = _assigned(image, topic)
     else:
@@ -309,7 +310,7 @@ def plan_topic_configs(
             ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist."
         )
     _check_value_sizes(changes)
-    check_configs(after_changes(topic.configs, changes))
+    check_configs(topic.name, after_changes(topic.configs, changes))
     return ConfigsAltered("topic", name, dict(changes), topic.topic_id)
 
 

@@ -21,12 +21,12 @@ STORE_NAME = "memory"
 class Rules:
     """Refuses the key `bad`, as the real rules refuse what they do not know."""
 
-    def check_topic(self, configs: Mapping[str, str]) -> None:
+    def check_topic(self, name: str, configs: Mapping[str, str]) -> None:
         if "bad" in configs:
             raise KafkaError(ErrorCode.INVALID_CONFIG, "Unknown topic config name: bad")
 
     def check_broker(self, name: str, configs: Mapping[str, str]) -> None:
-        self.check_topic(configs)
+        self.check_topic(name, configs)
 
 
 class Neighbours:

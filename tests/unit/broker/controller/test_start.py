@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from broker.controller import NewTopic, StartRefused
+from objectstore.drivers.memory import MemoryStore
+from objectstore.errors import AccessDenied, Corrupt, UnsuitableStore
+from objectstore.store import Chunks
+from s3stream.metadata.tail import load
+from wal.errors import Fenced
+from wal.keys import meta_log
+
+from .cluster import (
+    Neighbours,
+    StoreCheck,
+    identity,
+    new_controller,
+    new_store,
+    nothing_recovered,
+    started,
+)
+
+
+def test_the_first_start_tests_the_store_and_makes_the_cluster() -> None:
+    async def main() -> None:
+        store, check = new_store(), StoreCheck()
+        async with started(new_controller(store, check_store=check)) as controller:
+            image = controller.image
+            assert check.runs == 1
+            assert len(image.cluster_id) == 22
+            assert (controller.node_id, controller.incarnation, image.term) == (1, 0, 0)
+            assert image.brokers[1].listeners[0].port == 9092
+
+    asyncio.run(main())
+
+
+def test_a_later_start_keeps_the_cluster_and_tests_only_another_door_to_the_store() -> None:
+    async def main() -> None:
+        store = new_store()
+        async with started(new_controller(store)) as controller:
+            cluster_id = controller.image.cluster_id
+        for name, runs in (("memory", 0), ("s3 http://elsewhere", 1)):
+            check = StoreCheck()
+            who = identity(store=name)
+            async with started(new_controller(store, who, seed=2, check_store=check)) as again:
+                assert again.image.cluster_id == cluster_id
+                assert check.runs == runs
+
+    asyncio.run(main())
+
+
+def test_an_unsuitable_store_is_refused_before_anything_is_written() -> None:
+    class Unsuitable(StoreCheck):
+        async def __call__(self) -> None:
+            raise UnsuitableStore("two creates of one key succeeded")
+
+    async def main() -> None:
+        store = new_store()
+        with pytest.raises(UnsuitableStore):
+            await new_controller(store, check_store=Unsuitable()).start()
+        assert [info async for info in store.list("")] == []
+
+    asyncio.run(main())
+
+
+def test_each_start_gets_a_new_incarnation_and_fences_the_older_one_of_its_node() -> None:
+    async def main() -> None:
+        store = new_store()
+        for number in range(4):
+            async with started(new_controller(store, seed=number)) as controller:
+                assert (controller.node_id, controller.incarnation) == (1, number)
+                await controller.finish_failovers(nothing_recovered)
+                states = controller.image.incarnations
+                assert [s.fenced for _, s in sorted(states.items())] == [True] * number + [False]
+                assert controller.image.unended() == []
+
+    asyncio.run(main())
+
+
+def test_an_answering_broker_of_the_same_node_id_refuses_the_start_by_name() -> None:
+    async def main() -> None:
+        store = new_store()
+        async with started(new_controller(store)) as old:
+            other = new_controller(store, identity(1), seed=2, neighbours=Neighbours(1))
+            with pytest.raises(StartRefused, match=r"node 1 .* 127\.0\.0\.1:9092.*--take-over"):
+                await other.start()
+            await old.create_topics([NewTopic("orders")])
+            assert "orders" in old.image.topics, "the refused start must not touch the other"
+
+    asyncio.run(main())
+
+
+def test_take_over_replaces_an_answering_broker_which_learns_who_did_it() -> None:
+    async def main() -> None:
+        store = new_store()
+        old = new_controller(store)
+        await old.start()
+        who = identity(1, port=9999, take_over=True)
+        async with started(new_controller(store, who, seed=2, neighbours=Neighbours(1))):
+            with pytest.raises(Exception, match="NOT_CONTROLLER"):
+                await old.allocate_producer_ids()
+            with pytest.raises(Fenced, match=r"node 1 at 127\.0\.0\.1:9999"):
+                await old.run()
+            successor = await old.successor()
+            assert successor is not None and successor.listeners[0].port == 9999
+        await old.abort()
+
+    asyncio.run(main())
+
+
+def test_an_answering_broker_of_another_node_id_refuses_even_a_take_over() -> None:
+    async def main() -> None:
+        store = new_store()
+        async with started(new_controller(store)):
+            for who in (identity(None), identity(2), identity(2, take_over=True)):
+                other = new_controller(store, who, seed=2, neighbours=Neighbours(1))
+                with pytest.raises(StartRefused, match="one broker per store"):
+                    await other.start()
+
+    asyncio.run(main())
+
+
+def test_a_broker_that_does_not_answer_is_taken_over_at_once_under_any_node_id() -> None:
+    async def main() -> None:
+        store = new_store()
+        async with started(new_controller(store, identity(5))):
+            pass
+        neighbours = Neighbours()
+        async with started(new_controller(store, seed=2, neighbours=neighbours)) as controller:
+            assert neighbours.asked == [5]
+            assert controller.node_id == 1
+            assert [s.node_id for s in controller.image.unended()] == [5]
+            await controller.finish_failovers(nothing_recovered)
+            assert controller.image.unended() == []
+
+    asyncio.run(main())
+
+
+def test_an_unreadable_store_is_never_made_anew() -> None:
+    async def main() -> None:
+        store = new_store()
+        async with started(new_controller(store)):
+            pass
+        key = meta_log(0).key(0)
+        data = bytearray(await store.get(key))
+        data[100] ^= 1
+        await store.delete([key])
+        await store.create(key, [data])
+        before = [info.key async for info in store.list("")]
+        with pytest.raises(Corrupt, match=key):
+            await new_controller(store, seed=2).start()
+        assert [info.key async for info in store.list("")] == before
+
+    asyncio.run(main())
+
+
+class ReadOnly(MemoryStore):
+    """Whose credentials may read, and write no more."""
+
+    denied = False
+
+    async def create(self, key: str, chunks: Chunks) -> None:
+        if self.denied:
+            raise AccessDenied(f"{key}: 403 Forbidden")
+        await super().create(key, chunks)
+
+
+@pytest.mark.parametrize("starts_before", [0, 1])
+def test_a_store_that_may_not_be_written_stops_the_start(starts_before: int) -> None:
+    async def main() -> None:
+        store = ReadOnly(lambda: 0)
+        for seed in range(starts_before):
+            async with started(new_controller(store, seed=seed)):
+                pass
+        store.denied = True
+        with pytest.raises(AccessDenied, match="403"):
+            await asyncio.wait_for(new_controller(store, seed=9).start(), 30)
+
+    asyncio.run(main())
+
+
+def test_many_restarts_are_shortened_by_snapshots() -> None:
+    async def main() -> None:
+        store = new_store()
+        for number in range(25):
+            one = new_controller(store, seed=number, snapshot_records=12)
+            async with started(one) as controller:
+                await controller.finish_failovers(nothing_recovered)
+                await controller.allocate_producer_ids()
+                for _ in range(50):
+                    await asyncio.sleep(0)
+        loaded = await load(store)
+        assert loaded is not None and loaded.snapshot is not None
+        assert loaded.records < 24 and loaded.terms < 6
+        assert loaded.image.next_producer_id == 25_000
+
+    asyncio.run(main())
+
+
+def test_subscribers_see_every_image_in_order_and_before_the_answer() -> None:
+    async def main() -> None:
+        seen: list[Sequence[object]] = []
+        controller = new_controller(new_store())
+        controller.subscribe(lambda old, new: seen.append((old.position, new.position)))
+        async with started(controller):
+            await controller.create_topics([NewTopic("orders")])
+            assert seen[-1][1] == controller.image.position
+            assert [b for _, b in seen[:-1]] == [a for a, _ in seen[1:]]
+
+    asyncio.run(main())
