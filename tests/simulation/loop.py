@@ -90,12 +90,14 @@ class SimulatedLoop(base_events.BaseEventLoop):
     """seed: of everything that the loop decides. shuffle: draw the order of ready tasks from it.
 
     executor_delay_s: bounds of what a function in an executor takes.
-    on_step: called before each step of a task with its node and the innermost places (file:line,
-    outermost first) that it was suspended at, of files whose path contains one of `watched`.
+    on_step: called before each step of a task with its node and the places (file:line function,
+    outermost first) that it is suspended at, in files whose path contains one of `watched`. It
+    may crash or pause the node: then the step does not happen, or later.
     """
 
     _ready: deque[Any]  # of asyncio.Handle, whose inner parts typeshed does not tell
     _scheduled: list[Any]
+    _asyncgens: Any
 
     def __init__(
         self,
@@ -169,6 +171,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
             self._ready.extend(held)
             self.record(f"resume {node}")
 
+    def is_crashed(self, node: str) -> bool:
+        return node in self._crashed
+
     def is_paused(self, node: str) -> bool:
         return node in self._held
 
@@ -236,29 +241,34 @@ class SimulatedLoop(base_events.BaseEventLoop):
             handle._scheduled = False
             self._ready.append(handle)
         handles = [handle for handle in self._ready if not handle._cancelled]
-        if self._held or self._crashed:
-            handles = [handle for handle in handles if self._may_run(handle)]
         if self._shuffle and len(handles) > 1:
             self._shuffle_tasks(handles)
-        self._ready = deque(handles)
-        self.steps += len(handles)
-        self._busy_steps += len(handles)
+        self._ready = deque()  # what a crash or resume in `on_step` adds runs in the next round
+        for handle in handles:
+            if self._may_run(handle):
+                self._note(handle)
+        chosen = [handle for handle in handles if self._may_run(handle, hold=True)]
+        self._ready.extendleft(reversed(chosen))
+        self.steps += len(chosen)
+        self._busy_steps += len(chosen)
         if self._busy_steps > STEPS_AT_ONE_INSTANT:
             raise Livelock(f"busy at one instant:\n{self.describe_waiting()}")
-        for handle in handles:
-            self._note(handle)
 
     def _write_to_self(self) -> None:
         pass
 
-    def _may_run(self, handle: Any) -> bool:
+    def _may_run(self, handle: Any, hold: bool = False) -> bool:
+        """hold: keep it for later if its node is paused."""
+        if not self._held and not self._crashed:
+            return True
         node = handle._context.get(NODE, "")
         if node in self._crashed:
             return False
         held = self._held.get(node)
         if held is None:
             return True
-        held.append(handle)
+        if hold:
+            held.append(handle)
         return False
 
     def _shuffle_tasks(self, handles: list[Any]) -> None:
@@ -302,6 +312,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
             task.cancel()
         if rest:
             self.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+        for generator in list(self._asyncgens):
+            if generator.ag_running:  # of a crashed node, in the middle of a step: buried below
+                self._asyncgens.discard(generator)
         self.run_until_complete(self.shutdown_asyncgens())
 
     def _bury(self) -> None:
