@@ -78,6 +78,21 @@ def check_broker_changes(
     return new
 
 
+def check_broker_overrides(overrides: Mapping[str, str]) -> None:
+    """Whether a broker, or all of them, may have exactly these. Raises KafkaError.
+
+    For who decides: the broker that was asked has given its finer answers before.
+    """
+    for key, text in overrides.items():
+        row = BY_KEY.get(key)
+        if row is None or not row.dynamic:
+            raise KafkaError(ErrorCode.INVALID_CONFIG, f"{key} cannot be changed dynamically")
+        try:
+            row.parse(text)
+        except InvalidValue as error:
+            raise KafkaError(ErrorCode.INVALID_CONFIG, str(error)) from None
+
+
 def _check_min_insync_replicas(changes: Changes, new: Mapping[str, str], cluster: bool) -> None:
     """Since KIP-966 one value counts for the whole cluster, and there always is one."""
     key = "min.insync.replicas"

@@ -134,6 +134,14 @@ LOG: tuple[Setting, ...] = (
         "The same in hours, where neither of the two is set.",
         unit="hours",
     ),
+    Setting(
+        "log.retention.check.interval.ms",
+        ConfigType.LONG,
+        300_000,
+        "Time between two looks for records that retention lets go.",
+        Between(1),
+        "ms",
+    ),
     _topic("log.retention.bytes", ConfigType.LONG, -1, "retention.bytes", unit="bytes"),
     _topic(
         "log.segment.bytes",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from broker.api.configs import ConfigsApi
+from broker.api.config_resources import ConfigsApi
 from broker.config import BrokerConfig, load
 from broker.config.definitions import BY_KEY
 from broker.config.types import render
@@ -119,7 +119,7 @@ def script() -> list[tuple[Ask, Any]]:
 
 def test_scripted_requests_are_answered_as_kafka_does_but_for_documented_differences() -> None:
     view = OneBroker()
-    api = ConfigsApi(view, view, FakeLoggers())
+    api = ConfigsApi(view, view, FakeLoggers(), asyncio.Lock())
     wrong, other = [], []
     for ask, kafkas in script():
         ours = ask_ours(api, ask)
@@ -135,7 +135,7 @@ def test_scripted_requests_are_answered_as_kafka_does_but_for_documented_differe
 
 def test_a_fresh_topic_describes_exactly_as_in_kafka() -> None:
     view = OneBroker()
-    api = ConfigsApi(view, view, FakeLoggers())
+    api = ConfigsApi(view, view, FakeLoggers(), asyncio.Lock())
     [[code, _, _, _, rows]] = ask_ours(api, Ask("describe", [[2, "facts", None]]))
     assert code == 0
     assert rows == FACTS["topic"]
@@ -169,7 +169,7 @@ def test_every_default_that_differs_gives_a_reason() -> None:
 
 def test_a_failed_change_reaches_nobody_and_a_good_one_is_written_before_the_answer() -> None:
     view = OneBroker()
-    api = ConfigsApi(view, view, FakeLoggers())
+    api = ConfigsApi(view, view, FakeLoggers(), asyncio.Lock())
     resource = [2, "facts", [["retention.ms", 0, "5"], ["segment.ms", 0, "0"]]]
     [[code, *_]] = ask_ours(api, Ask("incremental", [resource]))
     assert code == ErrorCode.INVALID_CONFIG
@@ -190,7 +190,7 @@ def test_concurrent_appends_are_both_kept() -> None:
     key = "leader.replication.throttled.replicas"
 
     async def both() -> None:
-        api = ConfigsApi(view, view, FakeLoggers())
+        api = ConfigsApi(view, view, FakeLoggers(), asyncio.Lock())
         asks = [
             build_request(Ask("incremental", [[2, "facts", [[key, 2, pair]]]]))
             for pair in ("0:1", "1:1")
@@ -204,7 +204,7 @@ def test_concurrent_appends_are_both_kept() -> None:
 @pytest.mark.parametrize("documentation", [True, False])
 def test_documentation_is_told_when_asked_for(documentation: bool) -> None:
     view = OneBroker()
-    api = ConfigsApi(view, view, FakeLoggers())
+    api = ConfigsApi(view, view, FakeLoggers(), asyncio.Lock())
     request, _, version = build_request(Ask("describe", [[2, "facts", None], [4, "1", None]]))
     request.include_documentation = documentation
     response = asyncio.run(api.describe(request, version))
@@ -215,7 +215,7 @@ def test_documentation_is_told_when_asked_for(documentation: bool) -> None:
 def test_values_of_topics_come_from_brokers_coarser_keys() -> None:
     view = OneBroker()
     view.static = load(sets=["node.id=1", "log.retention.hours=1", "log.roll.ms=5000"]).config
-    api = ConfigsApi(view, view, FakeLoggers())
+    api = ConfigsApi(view, view, FakeLoggers(), asyncio.Lock())
     request, _, version = build_request(
         Ask("describe", [[2, "facts", ["retention.ms", "segment.ms"]]])
     )
