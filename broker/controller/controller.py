@@ -229,6 +229,14 @@ class Controller:
             return None
         return broker
 
+    async def confirm(self) -> None:
+        """Make sure that this process still decides; for the housekeeping of an idle broker.
+
+        Raises Fenced (`run` ends with it too), LogClosed, or StoreError: not known.
+        """
+        assert self._log is not None, "not started"
+        await self._log.confirm()
+
     # Deciding.
 
     async def _decide(self, records: Sequence[r.Record]) -> None:

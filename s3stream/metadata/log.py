@@ -109,6 +109,13 @@ class TermLog:
         if self._last is not None and not (self._last.done() and self._ahead == 0):
             await asyncio.shield(self._last)
 
+    async def confirm(self) -> None:
+        """Make sure that nobody had ended this term when this was called: one GET.
+
+        Raises Fenced, LogClosed, or StoreError: not known.
+        """
+        await self._writer.confirm()
+
     def _fold(self, durable: DurableObject) -> None:
         before = self.image
         self.image = fold(before, self._log, durable.seq, durable.controls)

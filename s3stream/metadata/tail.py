@@ -71,17 +71,26 @@ async def load(store: ObjectStore) -> Loaded | None:
 
 async def _load_from(store: ObjectStore, newest: SnapshotName | None) -> Loaded | None:
     if newest is None:
+        # Listed before it is read: what another process makes in between must not look like
+        # metadata without a beginning.
+        there = await _first_key(store)
+        if there is None:
+            return None
         found = await read_on(store, Loaded(EMPTY_IMAGE, 0, 0, b"", None))
-        if found.image.cluster_id:
-            return found
-        async for info in store.list(META_PREFIX):
+        if not found.image.cluster_id:
             raise Corrupt(
-                f"{info.key}: there is metadata in this store, but no record that begins a "
-                "cluster; it is left as it is. Choose another store, or restore what was deleted"
+                f"{there}: there is metadata in this store, but no record that begins a cluster; "
+                "it is left as it is. Choose another store, or restore what was deleted"
             )
-        return None
+        return found
     image = await read_snapshot(store, newest)
     return await read_on(store, Loaded(image, newest.term, newest.seq + 1, b"", newest))
+
+
+async def _first_key(store: ObjectStore) -> str | None:
+    async for info in store.list(META_PREFIX):
+        return info.key
+    return None
 
 
 async def read_on(store: ObjectStore, loaded: Loaded) -> Loaded:
