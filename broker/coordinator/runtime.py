@@ -156,7 +156,7 @@ class GroupCoordinator:
     # Groups
 
     def list_groups(self, states: Sequence[str], types: Sequence[str]) -> list[ListedGroup]:
-        """Durable groups in these states and of these types (empty: all), whatever their case.
+        """Groups in these states and of these types (empty: all), whatever their case.
 
         Raises KafkaError: a part of the groups is being loaded.
         """
@@ -172,8 +172,10 @@ class GroupCoordinator:
                 raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
             if wanted_types and "classic" not in wanted_types:
                 continue
-            for group_id in shard.durable.groups:
+            for group_id in dict.fromkeys(shard.durable.groups) | dict.fromkeys(shard.groups):
                 group = _visible(shard, group_id)
+                if group is None:
+                    continue
                 if wanted_states and group.state.value.lower() not in wanted_states:
                     continue
                 listed.append(ListedGroup(group_id, group.protocol_type or "", group.state.value))
@@ -184,7 +186,8 @@ class GroupCoordinator:
             shard = self._shard(group_id)
         except KafkaError as error:
             return DescribedGroup(group_id, "", error=error.code)
-        if group_id not in shard.durable.groups:
+        group = _visible(shard, group_id)
+        if group is None:
             missing = group_not_found(group_id)
             return DescribedGroup(
                 group_id,
@@ -192,7 +195,6 @@ class GroupCoordinator:
                 error=missing.code,
                 error_message=missing.message,
             )
-        group = _visible(shard, group_id)
         stable = group.is_in(GroupState.STABLE)
         return DescribedGroup(
             group_id,
@@ -322,11 +324,17 @@ class GroupCoordinator:
         return known[1].end_offset, known[1].live_records()
 
 
-def _visible(shard: Shard, group_id: str) -> ClassicGroup:
-    """A durable group; one whose tombstone is on its way is still there, empty."""
+def _visible(shard: Shard, group_id: str) -> ClassicGroup | None:
+    """The group as others may see it: durable, or with members that work in it.
+
+    One whose tombstone is on its way is still there, empty.
+    """
     group = shard.groups.get(group_id)
+    durable = group_id in shard.durable.groups
     if group is not None:
-        return group
+        return group if durable or not group.is_in(GroupState.EMPTY) else None
+    if not durable:
+        return None
     metadata = shard.durable.groups[group_id]
     if metadata is None:
         return ClassicGroup(group_id, -1)

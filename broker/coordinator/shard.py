@@ -136,8 +136,11 @@ class Shard:
         written.add_done_callback(self._on_written)
         return answered
 
-    def _on_written(self, _future: asyncio.Future[int]) -> None:
+    def _on_written(self, future: asyncio.Future[int]) -> None:
         """Take in all that the log has answered, in log order, whichever answer came first."""
+        if not future.cancelled():
+            # Looked at even if we are closed and nobody waits for it.
+            future.exception()
         stalled = self.stalled
         moved = False
         while self._pending and self._pending[0].written.done():

@@ -110,15 +110,15 @@ def commit(
     )  # fmt: skip
 
 
-def commit_by_id(group: str, topics: dict[UUID, dict[int, int]], **rest: Any) -> Any:
-    given = {"member": "", "generation": -1, "instance": None, "metadata": ""}
-    given |= {"leader_epoch": -1, "retention_ms": -1, **rest}
-    return _commit(group, [(None, i, offsets) for i, offsets in topics.items()], **given)
+def commit_by_id(group: str, topics: dict[UUID, dict[int, int]]) -> Any:
+    """For version 10, from who is no member."""
+    given = [(None, topic_id, offsets) for topic_id, offsets in topics.items()]
+    return _commit(group, given, "", -1, None, "", -1, -1)
 
 
 def _commit(
     group: str,
-    topics: list[tuple[str | None, UUID | None, dict[int, int]]],
+    topics: Sequence[tuple[str | None, UUID | None, dict[int, int]]],
     member: str,
     generation: int,
     instance: str | None,
@@ -152,9 +152,7 @@ def _commit(
     )
 
 
-def fetch(
-    group: str, topics: dict[str, list[int]] | None, *, require_stable: bool = False
-) -> Any:
+def fetch(group: str, topics: dict[str, list[int]] | None, *, require_stable: bool = False) -> Any:
     """For versions 8 and 9."""
     group_class = OffsetFetchRequest.OffsetFetchRequestGroup
     wanted = None
