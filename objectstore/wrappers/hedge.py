@@ -62,7 +62,7 @@ class HedgeStore(PassingStore):
     def delay_s(self, size_class: int) -> float | None:
         """When a second request is due, None while too little is known."""
         recent = self._recent.get(size_class, ())
-        if len(recent) < self._config.needed:
+        if len(recent) < max(1, self._config.needed):
             return None
         ordered = sorted(recent)
         at = min(len(ordered) - 1, int(len(ordered) * self._config.quantile))

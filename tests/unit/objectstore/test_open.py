@@ -1,0 +1,157 @@
+"""URIs, settings and the environment, and what doctor makes of a bucket's rules."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+
+from objectstore.doctor import Severity, doctor_findings, judge_lifecycle, judge_versioning
+from objectstore.open import StoreSettings, display_uri, open_store, parse_uri
+from objectstore.settings import resolve_s3
+
+
+def test_a_uri_has_one_canonical_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for uri, shown in (
+        ("memory:", "memory:"),
+        ("file:///var//x/", "file:///var/x"),
+        ("file://./data", f"file://{tmp_path}/data"),
+        ("file://../y", f"file://{tmp_path.parent}/y"),
+        ("file:///a%20b", "file:///a b"),
+        ("s3://bucket", "s3://bucket"),
+        ("s3://bucket/", "s3://bucket"),
+        ("s3://bucket/a//b/", "s3://bucket/a/b"),
+    ):
+        assert display_uri(uri) == shown
+    assert parse_uri("s3://bucket/a//b/").prefix == "a/b/"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "x",
+        "s3:",
+        "s3://",
+        "s3://UPPER/x",
+        "s3://b/../x",
+        "s3://bu_cket",
+        "file:x",
+        "file://x/y",
+        "http://x",
+        "s3://bucket/ä",
+        "gs://bucket",
+    ],
+)
+def test_a_bad_uri_is_refused_with_a_word_on_what_to_write(uri: str) -> None:
+    with pytest.raises(ValueError, match="store "):
+        parse_uri(uri)
+
+
+def test_the_environment_fills_in_region_and_endpoint() -> None:
+    plain = StoreSettings()
+    for env, endpoint, region, path_style in (
+        ({}, None, "us-east-1", False),
+        ({"AWS_DEFAULT_REGION": "eu-west-1"}, None, "eu-west-1", False),
+        ({"AWS_REGION": "eu-west-2", "AWS_DEFAULT_REGION": "x"}, None, "eu-west-2", False),
+        ({"AWS_ENDPOINT_URL": "http://a"}, "http://a", "us-east-1", True),
+        (
+            {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_S3": "http://b"},
+            "http://b",
+            None,
+            True,
+        ),
+    ):
+        address = resolve_s3("bucket", plain, env)
+        assert (address.endpoint, address.path_style) == (endpoint, path_style), env
+        assert address.region == (region or "us-east-1"), env
+    given = StoreSettings(s3_endpoint="http://c", s3_region="r", s3_path_style=False)
+    address = resolve_s3("bucket", given, {"AWS_REGION": "x", "AWS_ENDPOINT_URL": "http://a"})
+    assert (address.region, address.base_url) == ("r", "http://bucket.c")
+    assert resolve_s3("bucket", plain, {}, profile_region="p").region == "p"
+    assert resolve_s3("bucket", plain, {}).base_url == "https://bucket.s3.us-east-1.amazonaws.com"
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"s3_driver": "x"}, {"s3_endpoint": "host"}, {"request_timeout_s": 0}, {"max_connections": 0}],
+)
+def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
+    with pytest.raises(ValueError):
+        StoreSettings(**bad)  # type: ignore[arg-type]
+
+
+def test_memory_and_files_open_by_uri(tmp_path: Path) -> None:
+    async def check() -> None:
+        for uri in ("memory:", f"file://{tmp_path}/a/b"):
+            store = await open_store(
+                uri, settings=StoreSettings(), rng=random.Random(0), now_ms=lambda: 5
+            )
+            await store.create("k", [b"x"])
+            assert await store.get("k") == b"x"
+            await store.close()
+
+    asyncio.run(check())
+
+
+def test_doctor_finds_a_good_directory_good_and_a_missing_one_missing(tmp_path: Path) -> None:
+    def findings(uri: str) -> list[Severity]:
+        found = asyncio.run(
+            doctor_findings(
+                uri, settings=StoreSettings(), rng=random.Random(0), now_ms=lambda: 1_000
+            )
+        )
+        assert all(f.what and (f.remedy or f.severity is Severity.OK) for f in found)
+        return [finding.severity for finding in found]
+
+    assert Severity.ERROR not in findings(f"file://{tmp_path}")
+    assert [*tmp_path.iterdir()] == []
+    assert findings(f"file://{tmp_path}/missing") == [Severity.ERROR]
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize(
+    ("rule", "severity"),
+    [
+        ("<Status>Enabled</Status><Expiration><Days>3</Days></Expiration>", Severity.ERROR),
+        ("<Status>Disabled</Status><Expiration><Days>3</Days></Expiration>", Severity.OK),
+        ("<Status>Enabled</Status><Transition><Days>3</Days></Transition>", Severity.ERROR),
+        (
+            (
+                "<Status>Enabled</Status><AbortIncompleteMultipartUpload><DaysAfterInitiation>1"
+                "</DaysAfterInitiation></AbortIncompleteMultipartUpload>"
+            ),
+            Severity.OK,
+        ),
+        (
+            (
+                "<Status>Enabled</Status><Filter><Prefix>other/</Prefix></Filter><Expiration><Days>3"
+                "</Days></Expiration>"
+            ),
+            Severity.OK,
+        ),
+        (
+            (
+                "<Status>Enabled</Status><Filter><Prefix>hw/data/</Prefix></Filter><Expiration><Days>3"
+                "</Days></Expiration>"
+            ),
+            Severity.ERROR,
+        ),
+    ],
+)
+def test_a_rule_that_expires_our_objects_is_an_error(rule: str, severity: Severity) -> None:
+    rules = ElementTree.fromstring(
+        f"<LifecycleConfiguration><Rule>{rule}</Rule></LifecycleConfiguration>"
+    )
+    assert judge_lifecycle(rules, "hw/").severity is severity
+
+
+def test_kept_versions_are_a_warning() -> None:
+    enabled = ElementTree.fromstring("<V><Status>Enabled</Status></V>")
+    assert judge_versioning(enabled, "").severity is Severity.WARNING
+    assert judge_versioning(ElementTree.fromstring("<V/>"), "").severity is Severity.OK
+    assert judge_lifecycle(None, "").severity is Severity.OK
