@@ -1,4 +1,4 @@
-"""Admission of request frames: memory is reserved by a frame's announced length before it is read."""
+"""Admission of request frames: memory is reserved by the announced length before a byte is read."""
 
 from __future__ import annotations
 

@@ -84,17 +84,20 @@ class BrokerMetrics:
             lines.append(f"# TYPE {name} {kind}")
             for series, labels, value in samples:
                 text = ",".join(f'{k}="{_escape(v)}"' for k, v in labels.items())
-                lines.append(f"{series}{{{text}}} {value:g}" if text else f"{series} {value:g}")
+                lines.append(
+                    f"{series}{{{text}}} {_number(value)}" if text else f"{series} {_number(value)}"
+                )
         return ("\n".join(lines) + "\n").encode()
 
     def _families(self) -> Iterator[tuple[str, str, str, list[Sample]]]:
         apis = [(_api_name(k), self._apis[k]) for k in sorted(self._apis)]
-        for name, meaning, read in (
-            ("headwater_requests_total", "Requests received.", lambda a: a.received),
-            ("headwater_request_bytes_total", "Bytes of request frames.", lambda a: a.bytes_in),
-            ("headwater_response_bytes_total", "Bytes of responses.", lambda a: a.bytes_out),
+        for name, meaning, field in (
+            ("headwater_requests_total", "Requests received.", "received"),
+            ("headwater_request_bytes_total", "Bytes of request frames.", "bytes_in"),
+            ("headwater_response_bytes_total", "Bytes of responses.", "bytes_out"),
         ):
-            yield name, "counter", meaning, [(name, {"api": n}, float(read(a))) for n, a in apis]
+            counts = [(name, {"api": n}, float(getattr(a, field))) for n, a in apis]
+            yield name, "counter", meaning, counts
         name = "headwater_request_seconds"
         samples: list[Sample] = []
         for api_name, api in apis:
@@ -117,6 +120,11 @@ def _api_name(key: int) -> str:
         return ApiKey(key).name.lower()
     except ValueError:
         return str(key)
+
+
+def _number(value: float) -> str:
+    """All digits: a counter that is rounded stops counting."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
 
 
 def _escape(value: str) -> str:

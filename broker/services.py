@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from broker.config.topic import TopicConfig
 
 if TYPE_CHECKING:
     from broker.config import BrokerConfig
     from broker.controller import Controller
     from broker.coordinator.runtime import GroupCoordinator
-    from s3stream.metadata.image import MetadataImage
+    from s3stream.metadata.image import MetadataImage, TopicImage
     from s3stream.node_log import StreamStorage
 
+    from .confirmation import Confirmation
     from .metrics import BrokerMetrics
     from .partition.fetch_session import FetchSessions
     from .partition.partitions import Partitions
@@ -22,11 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Services:
-    """now_ms: wall clock. advertised: listener name -> (host, port) told to clients."""
+    """config is swapped at a dynamic change: read it anew after an await.
+
+    now_ms: wall clock, Unix milliseconds. settled: returns when the partitions that the image
+    gives this broker are open, so that who was told of a new topic can use it at once; it gives
+    up after a few seconds, since the topic exists all the same.
+    """
 
     config: BrokerConfig
     controller: Controller
     storage: StreamStorage
+    confirmation: Confirmation
     partitions: Partitions
     groups: GroupCoordinator
     sessions: FetchSessions
@@ -34,6 +43,11 @@ class Services:
     metrics: BrokerMetrics
     now_ms: Callable[[], int]
     rng: random.Random
+    settled: Callable[[], Awaitable[None]]
+
+    def topic_config(self, topic: TopicImage) -> TopicConfig:
+        """What holds for a topic now."""
+        return TopicConfig(self.config, topic.configs)
 
     @property
     def image(self) -> MetadataImage:

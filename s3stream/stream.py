@@ -176,9 +176,13 @@ class Stream:
 
     # By time
 
-    async def find_batch_by_timestamp(self, timestamp_ms: int) -> memoryview | None:
-        """The first durable batch whose maximum timestamp is `timestamp_ms` or later."""
-        offset = self.start_offset
+    async def find_batch_by_timestamp(
+        self, timestamp_ms: int, from_offset: int = 0
+    ) -> memoryview | None:
+        """The first durable batch at or after `from_offset` whose maximum timestamp is
+        `timestamp_ms` or later.
+        """
+        offset = max(self.start_offset, from_offset)
         while True:
             candidates = [
                 one

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 from uuid import UUID
 
 from broker.config.topic import TopicConfig
 from protocol import record_batch
-from protocol.control_batch import decode_marker
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import BatchHeader
 from protocol.records import Record, decode_records, encode_batch, recompress, validate_records
+from s3stream.errors import StreamError
 from s3stream.stream import Stream
+from wal.errors import LogError
 from wal.format import BatchEntry
 
 from .producer_state import (
@@ -88,15 +90,17 @@ class Partition:
         self._now_ms = now_ms
         self._opened_at = stream.next_offset
         self.producers = ProducerStates(producer_expiration_ms)
-        for state in stream.entry.producers:
+        for producer_id in sorted(stream.entry.producers):
+            state = stream.entry.producers[producer_id]
             entry = ProducerEntry(
-                state.producer_id, state.epoch, txn_first_offset=state.txn_first_offset
+                producer_id,
+                state.epoch,
+                coordinator_epoch=state.coordinator_epoch,
+                last_timestamp_ms=state.last_timestamp,
+                txn_first_offset=state.txn_first_offset,
             )
-            for first, last, base_offset, last_offset, timestamp in state.batches:
-                entry.batches.append(
-                    SequencedBatch(first, last, base_offset, last_offset, timestamp, None)
-                )
-                entry.last_timestamp_ms = timestamp
+            for batch in state.batches:
+                entry.batches.append(SequencedBatch(*batch, durable=None))
             self.producers.restore(entry)
         stream.on_advance.append(self._advanced)
 
@@ -185,14 +189,14 @@ class Partition:
             records = memoryview(recompress(records, codec, self.config.compression_level))
             header = record_batch.parse_header(records)
         base_offset = self.stream.next_offset
-        durable = self._append(records, header, base_offset)
+        durable = self._append(records, header, base_offset, now_ms)
         if producer_id != NO_PRODUCER_ID:
             batch = SequencedBatch(
                 sequence,
                 last_sequence_of(sequence, header.record_count),
                 base_offset,
                 base_offset + header.last_offset_delta,
-                header.max_timestamp,
+                now_ms,
                 durable,
             )
             self.producers.record(producer_id, epoch, batch)
@@ -214,33 +218,36 @@ class Partition:
             base_offset=base_offset,
         )
         view = memoryview(batch)
-        return base_offset, self._append(view, record_batch.parse_header(view), base_offset)
+        header = record_batch.parse_header(view)
+        return base_offset, self._append(view, header, base_offset, now_ms)
 
     def _append(
-        self, records: memoryview, header: BatchHeader, base_offset: int
+        self, records: memoryview, header: BatchHeader, base_offset: int, now_ms: int
     ) -> asyncio.Future[int]:
         record_batch.assign(records, base_offset, self.stream.epoch)
-        marker = decode_marker(records, base_offset) if header.is_control else None
+        assert not header.is_control, (self.topic, self.index, base_offset)
         self.bytes_in += len(records)
-        return self.stream.append(
-            BatchEntry(
-                stream_id=self.stream.stream_id,
-                base_offset=base_offset,
-                last_offset=base_offset + header.last_offset_delta,
-                leader_epoch=self.stream.epoch,
-                record_count=header.record_count,
-                max_timestamp=header.max_timestamp,
-                size_bytes=len(records),
-                crc=header.crc,
-                producer_id=header.producer_id,
-                producer_epoch=header.producer_epoch,
-                base_sequence=header.base_sequence,
-                is_transactional=header.is_transactional,
-                marker=marker,
-                buffer=records,
-                timestamp_ms=header.max_timestamp,
-            )
+        entry = BatchEntry(
+            stream_id=self.stream.stream_id,
+            base_offset=base_offset,
+            last_offset=base_offset + header.last_offset_delta,
+            leader_epoch=self.stream.epoch,
+            record_count=header.record_count,
+            max_timestamp=header.max_timestamp,
+            size_bytes=len(records),
+            crc=header.crc,
+            producer_id=header.producer_id,
+            producer_epoch=header.producer_epoch,
+            base_sequence=header.base_sequence,
+            is_transactional=header.is_transactional,
+            marker=None,
+            buffer=records,
+            timestamp_ms=now_ms,
         )
+        try:
+            return self.stream.append(entry)
+        except (StreamError, LogError) as error:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error)) from error
 
     def _apply_timestamps(self, records: memoryview, header: BatchHeader, now_ms: int) -> int:
         """Check or set the time of a batch; the append time set, or -1. Source: KIP-32, KIP-937."""
@@ -318,7 +325,7 @@ class Partition:
             return EpochEnd(epoch, self.log_end_offset)
         epochs = self._epochs()
         found, end = -1, -1
-        for (this, _), (_, next_start) in zip(epochs, epochs[1:], strict=False):
+        for (this, _), (_, next_start) in pairwise(epochs):
             if this <= epoch:
                 found, end = this, next_start
         if found < 0:
@@ -388,7 +395,10 @@ class Partition:
                 f"The requested offset {offset} is beyond the high watermark {high_watermark}",
             )
         if offset > self.log_start_offset:
-            await asyncio.shield(self.stream.trim(offset))
+            try:
+                await self.stream.trim(offset)
+            except (StreamError, LogError) as error:
+                raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error)) from error
         return self.log_start_offset
 
     def close(self) -> None:

@@ -1,0 +1,284 @@
+"""Fetch (key 1), served 4-18.
+
+Versions: see protocol.fetch. Sessions: broker.partition.fetch_session (KIP-227).
+
+- At least one whole batch comes back where there is one, whatever the limits (KIP-74); after the
+  first, `max_bytes` and `partition_max_bytes` hold.
+- The answer comes when `min_bytes` are there, when a partition has an error, or after `max_wait`,
+  never later: what storage has not brought by then is left for the next fetch.
+- Partitions are served in the order of the session, and one that gave data goes to its end.
+- A leader answers only while it is confirmed (no other process may have taken over).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from uuid import UUID
+
+from broker.leadership import endpoint_of, leader_node, partition_image
+from broker.partition.fetch_session import FetchContext, SessionPartition
+from broker.partition.partition import Partition
+from broker.partition.purgatory import Waiter
+from broker.request_context import Raw, RequestContext
+from objectstore.errors import NotFound, StoreError
+from protocol.errors import ErrorCode, KafkaError
+from protocol.fetch import (
+    FetchPartitionResponse,
+    FetchRequest,
+    FetchTopicResponse,
+    encode_fetch_response,
+)
+from protocol.primitives import NodeEndpoint
+
+# A fetch that waits for less than this would never get anything that storage has to bring; Kafka's
+# remote reads have the same bound (`remote.fetch.max.wait.ms`).
+_LEAST_READ_S = 0.5
+
+
+@dataclass(slots=True)
+class _Read:
+    """One partition of one request on its way to an answer."""
+
+    wanted: SessionPartition
+    told: FetchPartitionResponse
+    partition: Partition | None = None
+    error: KafkaError | None = None
+    size_bytes: int = 0
+
+
+async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Raw:
+    """Find the session, read, wait for more where there is too little, answer."""
+    loop = asyncio.get_running_loop()
+    wait_s = max(request.max_wait_ms, 0) / 1000
+    deadline = loop.time() + wait_s
+    read_deadline = loop.time() + max(wait_s, _LEAST_READ_S)
+    by_id = version >= 13
+    try:
+        context = ctx.services.sessions.context(
+            request.session_id,
+            request.session_epoch,
+            _wanted(request, by_id),
+            [
+                (t.topic_id if by_id else t.name or "", i)  # type: ignore[misc]
+                for t in request.forgotten
+                for i in t.partitions
+            ],
+            by_id,
+            ctx.services.now_ms(),
+        )
+    except KafkaError as error:
+        return Raw(encode_fetch_response(version, [], error_code=int(error.code)))
+    max_bytes = min(request.max_bytes, ctx.services.config.int("fetch.max.bytes"))
+    reads = [_locate(ctx, wanted) for wanted in context.partitions()]
+    if any(r.partition is not None for r in reads):
+        await _confirm(ctx, reads)
+    total = await _read_all(reads, max_bytes, request, read_deadline)
+    waiting = [r for r in reads if r.partition is not None]
+    failed = len(waiting) < len(reads)
+    if total < request.min_bytes and not failed and waiting and loop.time() < deadline:
+        waiter = Waiter([r.partition.moved for r in waiting if r.partition is not None])
+        try:
+            while total < request.min_bytes and not any(r.error for r in reads):
+                left = deadline - loop.time()
+                if left <= 0 or not await waiter.wait(left):
+                    break
+                total = await _read_all(reads, max_bytes, request, read_deadline)
+        finally:
+            waiter.close()
+    return _answer(ctx, context, reads, version)
+
+
+def _wanted(request: FetchRequest, by_id: bool) -> list[SessionPartition]:
+    wanted = []
+    for topic in request.topics:
+        key: str | UUID = (topic.topic_id or UUID(int=0)) if by_id else (topic.name or "")
+        for p in topic.partitions:
+            wanted.append(
+                SessionPartition(
+                    key,
+                    p.index,
+                    p.fetch_offset,
+                    p.max_bytes,
+                    p.current_leader_epoch,
+                    p.last_fetched_epoch,
+                    p.log_start_offset,
+                )
+            )
+    return wanted
+
+
+def _locate(ctx: RequestContext, wanted: SessionPartition) -> _Read:
+    read = _Read(wanted, FetchPartitionResponse(wanted.index))
+    partitions = ctx.services.partitions
+    try:
+        if isinstance(wanted.topic, UUID):
+            topic_id = wanted.topic if wanted.topic.int else None
+            read.partition = partitions.leading_by_id(topic_id, wanted.index)
+        else:
+            read.partition = partitions.leading(wanted.topic, wanted.index)
+    except KafkaError as error:
+        read.error = error
+    return read
+
+
+async def _confirm(ctx: RequestContext, reads: list[_Read]) -> None:
+    """Only a confirmed leader answers (DESIGN: reads too come only from a confirmed leader).
+
+    When the store cannot be reached, cached records below the known high watermark still go out:
+    they cannot disappear. What claims to be the newest waits for the confirmation.
+    """
+    try:
+        await ctx.services.confirmation.confirm()
+    except KafkaError as error:
+        for read in reads:
+            if read.partition is not None:
+                read.error, read.partition = error, None
+    except StoreError:
+        for read in reads:
+            partition = read.partition
+            if partition is None:
+                continue
+            offset = read.wanted.fetch_offset
+            if not partition.log_start_offset <= offset <= partition.high_watermark:
+                read.error = KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+                read.partition = None
+
+
+async def _read_all(
+    reads: list[_Read], max_bytes: int, request: FetchRequest, deadline: float
+) -> int:
+    """Read every partition anew; the bytes found."""
+    total = 0
+    for read in reads:
+        partition = read.partition
+        if partition is None:
+            continue
+        read.error = None
+        try:
+            _check(partition, read)
+            if read.told.diverging_epoch is None:
+                total += await _read_one(
+                    partition, read, max_bytes - total, total, request, deadline
+                )
+        except KafkaError as error:
+            read.error = error
+            read.told.records = ()
+        except (NotFound, StoreError):
+            read.error = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
+            read.told.records = ()
+        read.told.high_watermark = partition.high_watermark
+        read.told.last_stable_offset = partition.last_stable_offset
+        read.told.log_start_offset = partition.log_start_offset
+    return total
+
+
+def _check(partition: Partition, read: _Read) -> None:
+    wanted = read.wanted
+    partition.check_leader_epoch(wanted.current_leader_epoch)
+    read.told.diverging_epoch = None
+    if wanted.last_fetched_epoch >= 0:
+        # Source: KIP-320, KIP-595: where the logs part is told instead of records.
+        end = partition.end_offset_for_epoch(wanted.last_fetched_epoch)
+        if end.epoch < 0:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
+        if end.epoch < wanted.last_fetched_epoch or end.end_offset < wanted.fetch_offset:
+            read.told.diverging_epoch = (end.epoch, end.end_offset)
+            read.told.records = ()
+            return
+    partition.check_fetch_offset(wanted.fetch_offset)
+
+
+async def _read_one(
+    partition: Partition,
+    read: _Read,
+    room: int,
+    found_so_far: int,
+    request: FetchRequest,
+    deadline: float,
+) -> int:
+    wanted = read.wanted
+    limit = min(wanted.max_bytes, room)
+    if limit <= 0 and found_so_far > 0:
+        read.told.records = ()
+        return 0
+    # After the first batch of a response, one that does not fit is left out (KIP-74).
+    records = partition.read_cached(wanted.fetch_offset, max(limit, 0), request.isolation_level)
+    if records is None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                records = await partition.read(
+                    wanted.fetch_offset, max(limit, 0), request.isolation_level
+                )
+        except TimeoutError:
+            records = []
+    size = sum(len(r) for r in records)
+    if found_so_far and size > limit:
+        records, size = [], 0
+    read.told.records = records
+    read.size_bytes = size
+    if request.isolation_level:
+        read.told.aborted_transactions = ()
+    return size
+
+
+def _answer(ctx: RequestContext, context: FetchContext, reads: list[_Read], version: int) -> Raw:
+    topics: dict[str | UUID, FetchTopicResponse] = {}
+    hints: dict[int, NodeEndpoint] = {}
+    for read in reads:
+        told, wanted = read.told, read.wanted
+        code = read.error.code if read.error is not None else ErrorCode.NONE
+        if read.error is not None:
+            _tell_error(ctx, read, version, hints)
+        has_data = bool(told.records) or told.diverging_epoch is not None
+        tell = wanted.changed(
+            code, has_data, told.high_watermark, told.log_start_offset, not context.incremental
+        )
+        if has_data and context.session is not None:
+            context.session.rotate(wanted.key)
+        if not tell:
+            continue
+        topic = topics.get(wanted.topic)
+        if topic is None:
+            by_id = isinstance(wanted.topic, UUID)
+            topic = FetchTopicResponse(
+                None if by_id else str(wanted.topic),
+                wanted.topic if isinstance(wanted.topic, UUID) else None,
+            )
+            topics[wanted.topic] = topic
+        topic.partitions.append(told)
+        if read.partition is not None:
+            read.partition.bytes_out += read.size_bytes
+    return Raw(
+        encode_fetch_response(
+            version,
+            list(topics.values()),
+            session_id=context.session_id,
+            node_endpoints=[hints[n] for n in sorted(hints)],
+        )
+    )
+
+
+def _tell_error(
+    ctx: RequestContext, read: _Read, version: int, hints: dict[int, NodeEndpoint]
+) -> None:
+    assert read.error is not None
+    told, wanted = read.told, read.wanted
+    told.error_code = int(read.error.code)
+    told.records = ()
+    told.high_watermark = told.last_stable_offset = -1
+    told.log_start_offset = -1
+    leaderless = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
+    if version >= 12 and read.error.code in leaderless:
+        image = ctx.services.image
+        if isinstance(wanted.topic, UUID):
+            found = image.topic_by_id(wanted.topic)
+        else:
+            found = image.topics.get(wanted.topic)
+        partition = partition_image(found, wanted.index)
+        if partition is not None:
+            node_id = leader_node(image, partition)
+            told.current_leader = (node_id, partition.leader_epoch)
+            endpoint = endpoint_of(image, node_id, ctx.listener) if version >= 16 else None
+            if endpoint is not None:
+                hints[node_id] = endpoint

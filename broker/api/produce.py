@@ -1,0 +1,202 @@
+"""Produce (key 0), served 3-13; 0-2 are advertised and refused, as Kafka does.
+
+Versions: see protocol.produce. Batches get their offsets in the order of the request before the
+handler first awaits storage; the answer is a `Later`, so the connection's next request starts.
+
+acks=1 and acks=all both wait until the batch is in object storage; acks=0 has no answer, and an
+error closes the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+from broker.connection import CloseConnection
+from broker.leadership import endpoint_of, leader_node, partition_image
+from broker.partition.partition import Partition, PendingAppend
+from broker.request_context import Later, Raw, RequestContext
+from protocol import record_batch
+from protocol.errors import ErrorCode, KafkaError, MalformedFrame
+from protocol.primitives import NodeEndpoint
+from protocol.produce import (
+    ProducePartition,
+    ProducePartitionResponse,
+    ProduceRequest,
+    ProduceTopic,
+    ProduceTopicResponse,
+    encode_produce_response,
+)
+from s3stream.back_pressure import Admission
+
+ADMIN_CLIENT_ID = "__admin_client"
+_VALID_ACKS = (-1, 0, 1)
+
+Waiting = list[tuple[ProducePartitionResponse, asyncio.Future[int]]]
+
+
+async def handle(ctx: RequestContext, request: ProduceRequest, version: int) -> Later | Raw | None:
+    """Sequence every batch, then answer when all are durable or the time is over."""
+    if version < 3:
+        raise MalformedFrame(f"Produce version {version} is not served")
+    deadline = asyncio.get_running_loop().time() + max(request.timeout_ms, 0) / 1000
+    admission = await _admit(ctx, request, deadline)
+    waiting: Waiting = []
+    hints: dict[int, NodeEndpoint] = {}
+    try:
+        topics = [
+            _append_topic(ctx, request, topic, version, admission is not None, waiting, hints)
+            for topic in request.topics
+        ]
+    finally:
+        # What was appended is counted by the log cache from here on.
+        if admission is not None:
+            admission.release()
+    if request.acks == 0:
+        failed = [p for t in topics for p in t.partitions if p.error_code]
+        if failed:
+            raise CloseConnection(
+                f"produce with acks=0 failed: {ErrorCode(failed[0].error_code).name}"
+            )
+        return None
+    if all(future.done() for _, future in waiting):
+        _settle(waiting)
+        return _encode(version, topics, hints)
+    return Later(_finish(version, topics, waiting, hints, deadline))
+
+
+async def _admit(ctx: RequestContext, request: ProduceRequest, deadline: float) -> Admission | None:
+    """Wait for room in the log cache, at most the request's timeout; acks=0 waits for ever."""
+    storage = ctx.services.storage
+    size = sum(len(p.records) for t in request.topics for p in t.partitions if p.records)
+    admission = storage.try_admit(size)
+    if admission is not None:
+        return admission
+    if request.acks == 0:
+        return await storage.admit(size)
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await storage.admit(size)
+    except TimeoutError:
+        return None
+
+
+def _append_topic(
+    ctx: RequestContext,
+    request: ProduceRequest,
+    topic: ProduceTopic,
+    version: int,
+    admitted: bool,
+    waiting: Waiting,
+    hints: dict[int, NodeEndpoint],
+) -> ProduceTopicResponse:
+    answer = ProduceTopicResponse(topic.name, topic.topic_id)
+    for wanted in topic.partitions:
+        told = ProducePartitionResponse(wanted.index)
+        answer.partitions.append(told)
+        try:
+            partition = _find(ctx, topic, wanted.index, request.acks)
+            if not admitted:
+                raise KafkaError(ErrorCode.REQUEST_TIMED_OUT)
+            pending = _append(partition, wanted, version)
+        except KafkaError as error:
+            _refuse(ctx, topic, told, error, version, hints)
+            continue
+        except Exception:
+            # One partition's trouble stays its own.
+            _refuse(ctx, topic, told, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR), version, hints)
+            raise
+        told.base_offset = pending.base_offset
+        told.log_append_time_ms = pending.log_append_time_ms
+        told.log_start_offset = pending.log_start_offset
+        if pending.durable is not None and request.acks != 0:
+            waiting.append((told, pending.durable))
+    return answer
+
+
+def _find(ctx: RequestContext, topic: ProduceTopic, index: int, acks: int) -> Partition:
+    if acks not in _VALID_ACKS:
+        raise KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
+    partitions = ctx.services.partitions
+    if topic.name is not None:
+        partition = partitions.leading(topic.name, index)
+    else:
+        partition = partitions.leading_by_id(topic.topic_id, index)
+    if partition.internal and ctx.client_id != ADMIN_CLIENT_ID:
+        raise KafkaError(
+            ErrorCode.INVALID_TOPIC_EXCEPTION,
+            f"Cannot append to internal topic {partition.topic}",
+        )
+    return partition
+
+
+def _append(partition: Partition, wanted: ProducePartition, version: int) -> PendingAppend:
+    records = wanted.records
+    header = record_batch.check_produced(records, version, partition.config.max_message_bytes)
+    assert records is not None
+    if header.size_bytes < len(records):
+        records = records[: header.size_bytes]
+    return partition.append_as_leader(records, header)
+
+
+def _refuse(
+    ctx: RequestContext,
+    topic: ProduceTopic,
+    told: ProducePartitionResponse,
+    error: KafkaError,
+    version: int,
+    hints: dict[int, NodeEndpoint],
+) -> None:
+    told.error_code = int(error.code)
+    told.error_message = error.message
+    told.record_errors = list(getattr(error, "record_errors", ()))
+    if version >= 10 and error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER:
+        image = ctx.services.image
+        found = (
+            image.topics.get(topic.name)
+            if topic.name is not None
+            else image.topic_by_id(topic.topic_id or UUID(int=0))
+        )
+        partition = partition_image(found, told.index)
+        if partition is not None:
+            node_id = leader_node(image, partition)
+            told.current_leader = (node_id, partition.leader_epoch)
+            endpoint = endpoint_of(image, node_id, ctx.listener)
+            if endpoint is not None:
+                hints[node_id] = endpoint
+
+
+def _settle(waiting: Waiting) -> None:
+    """Turn the futures' outcomes into codes; one that is not done timed out."""
+    for told, future in waiting:
+        if not future.done():
+            code = ErrorCode.REQUEST_TIMED_OUT
+        elif future.cancelled() or future.exception() is not None:
+            # The log was ended by somebody else: whether the batch counts, they decide.
+            code = ErrorCode.NOT_LEADER_OR_FOLLOWER
+        else:
+            continue
+        told.error_code = int(code)
+        told.base_offset = told.log_append_time_ms = told.log_start_offset = -1
+
+
+async def _finish(
+    version: int,
+    topics: list[ProduceTopicResponse],
+    waiting: Waiting,
+    hints: dict[int, NodeEndpoint],
+    deadline: float,
+) -> Raw:
+    left = deadline - asyncio.get_running_loop().time()
+    # One future for each log object, so there are few; a dict, since a set has no order.
+    futures = list(dict.fromkeys(future for _, future in waiting))
+    await asyncio.wait(futures, timeout=max(left, 0))
+    _settle(waiting)
+    return _encode(version, topics, hints)
+
+
+def _encode(
+    version: int, topics: list[ProduceTopicResponse], hints: dict[int, NodeEndpoint]
+) -> Raw:
+    endpoints = [hints[node_id] for node_id in sorted(hints)]
+    return Raw([encode_produce_response(version, topics, 0, endpoints)])

@@ -1,0 +1,218 @@
+"""CreateTopics (19, served 2-7), DeleteTopics (20, 1-6), CreatePartitions (37, 0-3).
+
+The checks of a request's form are here, in Kafka's order; what needs the metadata is decided by
+the controller, whose answer is durable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+from uuid import UUID
+
+from broker.controller import NewTopic
+from broker.request_context import RequestContext
+from protocol.errors import ErrorCode, KafkaError
+from protocol.messages import (
+    CreatePartitionsResponse,
+    CreateTopicsResponse,
+    DeleteTopicsResponse,
+)
+from s3stream.metadata.image import TopicImage
+
+_ZERO_ID = UUID(int=0)
+_Result = CreateTopicsResponse.CreatableTopicResult
+
+
+async def create_topics(ctx: RequestContext, request: Any, version: int) -> Any:
+    """A topic named twice is refused and created not once."""
+    names = Counter(topic.name for topic in request.topics)
+    results: dict[str, TopicImage | KafkaError] = {}
+    wanted: list[NewTopic] = []
+    for topic in request.topics:
+        if names[topic.name] > 1:
+            results[topic.name] = KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+            continue
+        results[topic.name] = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
+        wanted.append(
+            NewTopic(
+                name=topic.name,
+                partitions=topic.num_partitions,
+                replication_factor=topic.replication_factor,
+                assignments=[(a.partition_index, tuple(a.broker_ids)) for a in topic.assignments],
+                configs={c.name: c.value for c in topic.configs},
+            )
+        )
+    decided = await ctx.services.controller.create_topics(
+        wanted, validate_only=request.validate_only
+    )
+    for new, outcome in zip(wanted, decided, strict=True):
+        results[new.name] = outcome
+    if not request.validate_only:
+        await ctx.services.settled()
+    answers = [
+        _created(ctx, name, outcome, request.validate_only, version)
+        for name, outcome in results.items()
+    ]
+    return CreateTopicsResponse(topics=answers, version=version)
+
+
+def _created(
+    ctx: RequestContext,
+    name: str,
+    outcome: TopicImage | KafkaError,
+    validate_only: bool,
+    version: int,
+) -> Any:
+    if isinstance(outcome, KafkaError):
+        return _Result(
+            name=name,
+            topic_id=_ZERO_ID,
+            error_code=int(outcome.code),
+            error_message=outcome.message,
+            num_partitions=-1,
+            replication_factor=-1,
+            configs=[] if version >= 5 else None,
+            version=version,
+        )
+    answer = _Result(
+        name=name,
+        topic_id=_ZERO_ID if validate_only else outcome.topic_id,
+        error_code=0,
+        error_message=None,
+        version=version,
+    )
+    if version >= 5:
+        answer.num_partitions = len(outcome.partitions)
+        answer.replication_factor = outcome.replication_factor
+        config = ctx.services.topic_config(outcome)
+        answer.configs = [
+            _Result.CreatableTopicConfigs(
+                name=entry.name,
+                value=entry.value,
+                read_only=entry.read_only,
+                config_source=int(entry.source),
+                is_sensitive=entry.sensitive,
+                version=version,
+            )
+            for entry in config.describe()
+        ]
+    return answer
+
+
+async def delete_topics(ctx: RequestContext, request: Any, version: int) -> Any:
+    """By name, and from v6 on by id; answers in the order of the request."""
+    controller = ctx.services.controller
+    asked: list[tuple[str | None, UUID | None]] = []
+    if version >= 6:
+        asked = [(t.name, t.topic_id) for t in request.topics]
+    else:
+        asked = [(name, None) for name in request.topic_names]
+    image = ctx.services.image
+    found: list[tuple[str | None, UUID | None, KafkaError | None]] = []
+    seen: Counter[str] = Counter()
+    for name, topic_id in asked:
+        by_id = topic_id is not None and topic_id.int != 0
+        if name is not None and by_id:
+            found.append(
+                (
+                    name,
+                    topic_id,
+                    KafkaError(
+                        ErrorCode.INVALID_REQUEST,
+                        "You may not specify both topic name and topic id.",
+                    ),
+                )
+            )
+            continue
+        if name is None and not by_id:
+            found.append(
+                (
+                    None,
+                    _ZERO_ID,
+                    KafkaError(
+                        ErrorCode.INVALID_REQUEST,
+                        "Neither topic name nor id were specified.",
+                    ),
+                )
+            )
+            continue
+        topic = (
+            image.topics.get(name) if name is not None else image.topic_by_id(topic_id or _ZERO_ID)
+        )
+        if topic is None:
+            code = (
+                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                if name is not None
+                else ErrorCode.UNKNOWN_TOPIC_ID
+            )
+            found.append((name, topic_id, KafkaError(code, _UNKNOWN[code])))
+            continue
+        seen[topic.name] += 1
+        found.append((topic.name, topic.topic_id, None))
+    errors: dict[UUID, KafkaError | None] = {}
+    unique = [
+        t for n, t, e in found if e is None and t is not None and n is not None and seen[n] == 1
+    ]
+    if unique:
+        outcomes = await controller.delete_topics(unique)
+        errors = {
+            topic_id: outcome if isinstance(outcome, KafkaError) else None
+            for topic_id, outcome in zip(unique, outcomes, strict=True)
+        }
+    answers = []
+    for name, topic_id, problem in found:
+        error = problem
+        if error is None and name is not None and seen[name] > 1:
+            error = KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+        if error is None and topic_id is not None:
+            error = errors.get(topic_id)
+        answers.append(
+            DeleteTopicsResponse.DeletableTopicResult(
+                name=name,
+                topic_id=topic_id or _ZERO_ID,
+                error_code=int(error.code) if error is not None else 0,
+                error_message=error.message if error is not None else None,
+                version=version,
+            )
+        )
+    return DeleteTopicsResponse(responses=answers, version=version)
+
+
+_UNKNOWN = {
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "This server does not host this topic-partition.",
+    ErrorCode.UNKNOWN_TOPIC_ID: "This server does not host this topic ID.",
+}
+
+
+async def create_partitions(ctx: RequestContext, request: Any, version: int) -> Any:
+    """Only ever more partitions."""
+    names = Counter(topic.name for topic in request.topics)
+    results: dict[str, KafkaError | None] = {}
+    for topic in request.topics:
+        if names[topic.name] > 1:
+            results[topic.name] = KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+            continue
+        assignments = None
+        if topic.assignments is not None:
+            assignments = [list(a.broker_ids) for a in topic.assignments]
+        try:
+            await ctx.services.controller.create_partitions(
+                topic.name, topic.count, assignments, validate_only=request.validate_only
+            )
+            results[topic.name] = None
+        except KafkaError as error:
+            results[topic.name] = error
+    await ctx.services.settled()
+    return CreatePartitionsResponse(
+        results=[
+            CreatePartitionsResponse.CreatePartitionsTopicResult(
+                name=name,
+                error_code=int(error.code) if error is not None else 0,
+                error_message=error.message if error is not None else None,
+                version=version,
+            )
+            for name, error in results.items()
+        ],
+        version=version,
+    )

@@ -1,0 +1,44 @@
+"""Reads too come only from a leader that nobody has replaced.
+
+A log object of ours that became durable, sent within the session time-out, confirms; else one GET
+of the log's next sequence does, when a client asks (PROTOCOL 10). An idle broker asks nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from protocol.errors import ErrorCode, KafkaError
+from wal.errors import LogError
+
+if TYPE_CHECKING:
+    from s3stream.node_log import StreamStorage
+
+
+class Confirmation:
+    """session_timeout_s: for how long a confirmation holds (`broker.session.timeout.ms`)."""
+
+    def __init__(self, storage: StreamStorage, session_timeout_s: float) -> None:
+        self._storage = storage
+        self._session_timeout_s = session_timeout_s
+
+    def is_confirmed(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        return now - self._storage.wal.last_confirmed_at < self._session_timeout_s
+
+    async def confirm(self) -> None:
+        """Return at once, or after one request, if this process still leads what it led.
+
+        Raises KafkaError NOT_LEADER_OR_FOLLOWER: it does not. StoreError: nobody knows.
+        """
+        if self._storage.wal.fenced is None and self.is_confirmed():
+            return
+        await self.confirm_anew()
+
+    async def confirm_anew(self) -> None:
+        """The same, asking in any case: before an answer that claims there is nothing newer."""
+        try:
+            await self._storage.confirm()
+        except LogError as error:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error)) from error

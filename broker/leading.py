@@ -1,0 +1,214 @@
+"""Keeps the open partitions in step with the metadata image: the broker leads what it says.
+
+Deciding is the controller's; here its decisions are carried out: streams are opened (one log
+record for all that came together), partitions added, groups loaded, and the opening is reported.
+What fails is tried again; nothing is served before its opening is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from broker.config import BrokerConfig, TopicConfig
+from broker.controller import Controller
+from broker.coordinator import OFFSETS_TOPIC, GroupCoordinator
+from objectstore.errors import Corrupt, StoreError
+from protocol.errors import KafkaError
+from s3stream.metadata.image import MetadataImage, PartitionImage, TopicImage
+from s3stream.node_log import StreamStorage
+from s3stream.stream import Stream
+from s3stream.takeover import SourceRef
+
+from .confirmation import Confirmation
+from .partition.coordinator_log import PartitionLog
+from .partition.partition import Partition
+from .partition.partitions import Partitions
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+SETTLE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    topic: TopicImage
+    partition: PartitionImage
+
+
+class Leading:
+    """One reconciler: a single task, so opening and closing never overlap."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        storage: StreamStorage,
+        confirmation: Confirmation,
+        partitions: Partitions,
+        groups: GroupCoordinator,
+        config: Callable[[], BrokerConfig],
+        now_ms: Callable[[], int],
+    ) -> None:
+        self._controller = controller
+        self._storage = storage
+        self._confirmation = confirmation
+        self._partitions = partitions
+        self._groups = groups
+        self._config = config
+        self._now_ms = now_ms
+        self._changed = asyncio.Event()
+        self._changed.set()
+        self._settled = asyncio.Event()
+        self._open: dict[int, tuple[Partition, int]] = {}
+        self._loading: dict[int, asyncio.Task[None]] = {}
+        controller.subscribe(self._image_changed)
+        partitions.set_image(controller.image)
+
+    def _image_changed(self, old: MetadataImage, new: MetadataImage) -> None:
+        self._partitions.set_image(new)
+        if old.topics is not new.topics:
+            # Gone at once: nobody may append to a topic that was answered as deleted.
+            for topic_id in old.topic_names:
+                if topic_id not in new.topic_names:
+                    topic = old.topic_by_id(topic_id)
+                    assert topic is not None
+                    for partition in topic.partitions:
+                        self._close(partition.stream_id)
+            self._settled.clear()
+            self._changed.set()
+
+    async def settled(self) -> None:
+        """Until what the image asks for is open, or a few seconds have passed."""
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self._settled.wait()
+        except TimeoutError:
+            pass
+
+    async def run(self) -> None:
+        """Owner's task: for ever."""
+        try:
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                try:
+                    await self.reconcile()
+                except (StoreError, KafkaError) as error:
+                    log.warning("opening partitions failed, trying again: %s", error)
+                    self._changed.set()
+                    await asyncio.sleep(RETRY_S)
+                    continue
+                if not self._changed.is_set():
+                    self._settled.set()
+        finally:
+            loading = list(self._loading.values())
+            for task in loading:
+                task.cancel()
+            if loading:
+                await asyncio.wait(loading)
+
+    async def reconcile(self) -> None:
+        """Open and close until the open partitions are those of the image."""
+        image = self._controller.image
+        wanted = {
+            partition.stream_id: _Wanted(topic, partition)
+            for topic, partition in image.led_by(self._controller.incarnation)
+        }
+        for stream_id in [s for s in self._open if s not in wanted]:
+            self._close(stream_id)
+        for stream_id, (partition, epoch) in list(self._open.items()):
+            now = wanted[stream_id]
+            if now.partition.leader_epoch != epoch:
+                self._close(stream_id)
+            elif partition.config.overrides != now.topic.configs:
+                partition.config = TopicConfig(self._config(), now.topic.configs)
+        held = self._storage.registry.entries
+        gone = sorted(s for s in held if s not in wanted and image.partition_of(s) is None)
+        if gone:
+            await asyncio.shield(self._storage.drop_streams(gone))
+        missing = [w for s, w in sorted(wanted.items()) if s not in self._open]
+        if missing:
+            await self._open_all(image, missing)
+
+    async def _open_all(self, image: MetadataImage, missing: list[_Wanted]) -> None:
+        by_source: dict[int | None, list[_Wanted]] = {}
+        for wanted in missing:
+            by_source.setdefault(wanted.partition.source, []).append(wanted)
+        report: list[tuple[int, int]] = []
+        for source in sorted(by_source, key=lambda s: -1 if s is None else s):
+            group = by_source[source]
+            streams = await self._storage.open_streams(
+                [
+                    (w.partition.stream_id, w.partition.leader_epoch, w.partition.appointment)
+                    for w in group
+                ],
+                None if source is None else _source(image, source),
+            )
+            for wanted, stream in zip(group, streams, strict=True):
+                self._add(wanted, stream)
+                if wanted.partition.source is not None or wanted.partition.is_new:
+                    report.append((wanted.partition.stream_id, wanted.partition.leader_epoch))
+        if report:
+            await self._controller.opened(report)
+
+    def _add(self, wanted: _Wanted, stream: Stream) -> None:
+        topic, index = wanted.topic, wanted.partition.index
+        config = self._config()
+        partition = Partition(
+            topic.name,
+            topic.topic_id,
+            index,
+            stream,
+            TopicConfig(config, topic.configs),
+            internal=topic.internal,
+            producer_expiration_ms=config.int("producer.id.expiration.ms"),
+            validate_records=config.flag("log.validate.records"),
+            now_ms=self._now_ms,
+        )
+        self._open[stream.stream_id] = (partition, wanted.partition.leader_epoch)
+        self._partitions.add(partition)
+        if topic.name == OFFSETS_TOPIC:
+            task = asyncio.create_task(self._load_groups(partition), name=f"load groups {index}")
+            self._loading[index] = task
+            task.add_done_callback(lambda _: self._loading.pop(index, None))
+
+    async def _load_groups(self, partition: Partition) -> None:
+        coordinator_log = PartitionLog(partition, self._confirmation.confirm)
+        while not partition.closed:
+            try:
+                await self._groups.lead(partition.index, partition.leader_epoch, coordinator_log)
+                return
+            except KafkaError as error:
+                log.warning("%s-%d: loading groups: %s", partition.topic, partition.index, error)
+                await asyncio.sleep(RETRY_S)
+
+    def _close(self, stream_id: int) -> None:
+        found = self._open.pop(stream_id, None)
+        if found is None:
+            return
+        partition, _ = found
+        self._partitions.remove(partition.topic, partition.index)
+        if partition.topic == OFFSETS_TOPIC:
+            self._groups.resign(partition.index)
+
+    def set_config(self) -> None:
+        """A dynamic change of the broker's settings: topics fall back on them."""
+        config = self._config()
+        for partition, _ in self._open.values():
+            partition.config = partition.config.with_broker(config)
+
+    def close(self) -> None:
+        """Serve nothing more."""
+        for stream_id in list(self._open):
+            self._close(stream_id)
+
+
+def _source(image: MetadataImage, incarnation: int) -> SourceRef:
+    """Where the contents of an ended log are told. Raises Corrupt: the image does not say."""
+    recovery = image.incarnations[incarnation].recovery
+    if recovery is None:
+        raise Corrupt(f"the metadata log names no recovery object of incarnation {incarnation}")
+    return SourceRef(incarnation, recovery)

@@ -1,0 +1,111 @@
+"""What is done now and then: retention, offsets that expire, the internal topic's compaction.
+
+A pass looks at memory only; it asks the store nothing unless something really goes. Passes follow
+what clients do: an idle broker has one timer of ten minutes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from broker.coordinator import OFFSETS_TOPIC
+from objectstore.errors import StoreError
+from protocol.errors import KafkaError
+from s3stream.errors import StreamError
+from wal.errors import LogError
+
+from .partition.partition import Partition
+from .partition.retention import new_log_start
+
+if TYPE_CHECKING:
+    from .node import Node
+
+log = logging.getLogger(__name__)
+
+# The internal topic is rewritten when it holds so many bytes, and so many times what is live.
+COMPACT_FROM_BYTES = 1 << 20
+COMPACT_FACTOR = 4
+
+
+class Maintenance:
+    """One task; nothing here may hold up a request."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def run(self) -> None:
+        """Owner's task: for ever."""
+        while True:
+            await asyncio.sleep(self._interval_s())
+            try:
+                await self.run_once()
+            except (StoreError, KafkaError, StreamError, LogError) as error:
+                log.warning("housekeeping is put off: %s", error)
+
+    def _interval_s(self) -> float:
+        config = self._node.config
+        return (
+            min(
+                config.int("log.retention.check.interval.ms"),
+                config.int("offsets.retention.check.interval.ms"),
+            )
+            / 1000
+        )
+
+    async def run_once(self) -> None:
+        """One pass over all partitions that this broker leads."""
+        await self._apply_retention()
+        await self._node.groups.expire()
+        for partition in self._node.partitions.all():
+            partition.producers.expire(self._node.environment.now_ms())
+            if partition.topic == OFFSETS_TOPIC:
+                await self._compact(partition)
+
+    async def _apply_retention(self) -> None:
+        own_ms = self._node.environment.now_ms()
+        starts = self._starts(own_ms)
+        if not starts:
+            return
+        # Nothing goes by a clock that runs ahead of the store's.
+        store_ms = await self._node.store.date_ms()
+        if store_ms < own_ms:
+            starts = self._starts(store_ms)
+        if starts:
+            await self._node.storage.trim_streams(starts)
+            log.info("retention moved the log start of %d partitions", len(starts))
+
+    def _starts(self, now_ms: int) -> list[tuple[int, int]]:
+        starts = []
+        for partition in self._node.partitions.all():
+            stream = partition.stream
+            start = new_log_start(
+                stream.entry.ranges, stream.start_offset, partition.config, now_ms
+            )
+            if start > stream.start_offset:
+                starts.append((stream.stream_id, start))
+        return starts
+
+    async def _compact(self, partition: Partition) -> None:
+        """Write what is live of an offsets partition anew at its end, and drop all before it.
+
+        Only when nothing is on its way: the copy must say what the log says below it, no less and
+        no more, and it is appended before anything else can be.
+        """
+        stream = partition.stream
+        if stream.size_bytes < COMPACT_FROM_BYTES:
+            return
+        try:
+            end_offset, live = self._node.groups.compaction_snapshot(partition.index)
+        except KafkaError:
+            return
+        live_bytes = sum(len(key) + len(value) + 32 for key, value in live)
+        if stream.size_bytes < COMPACT_FACTOR * live_bytes or end_offset != stream.next_offset:
+            return
+        start = end_offset
+        if live:
+            start, durable = partition.append_internal(live)
+            await durable
+        await stream.trim(start)
+        log.info("compacted %s-%d: %d live records", partition.topic, partition.index, len(live))

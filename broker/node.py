@@ -1,0 +1,368 @@
+"""The one place that wires a broker's parts, used alike by `headwater start`, tests and simulation.
+
+Order of a start:
+
+    1. listeners are bound (a busy port stops the start), nothing is served
+    2. the controller joins the cluster: own term, own incarnation, the old one fenced
+    3. this incarnation's log is open; logs of fenced incarnations are ended and read
+    4. what the image gives this broker is opened and reported
+    5. groups load, requests are served
+
+A `Fenced` that leaves a part ends the node: somebody else owns what it wrote to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.api.handlers import HANDLERS
+from broker.config import BrokerConfig
+from broker.controller import Controller, Identity, Recovered, TopicDefaults
+from broker.controller.answering import broker_answers
+from broker.coordinator import GroupConfig, GroupCoordinator
+from objectstore.errors import StoreError
+from objectstore.probe import check_conditional_create
+from objectstore.store import ObjectStore
+from objectstore.wrappers.meter import MeterStore, RequestMeter
+from s3stream.block_cache import BlockCache
+from s3stream.disk_cache import DiskCache
+from s3stream.metadata.image import BrokerRegistration, IncarnationState, MetadataImage
+from s3stream.metadata.records import Endpoint, Position
+from s3stream.node_log import StreamStorage
+from s3stream.takeover import recover, write_recovery_object
+from wal.errors import LogError
+from wal.seal import LogEnd
+
+from .config_rules import BrokerConfigRules
+from .confirmation import Confirmation
+from .connection import Connection, ConnectionLimits, Outcome
+from .dispatch import Dispatcher
+from .leading import Leading
+from .maintenance import Maintenance
+from .memory_pool import MemoryPool
+from .metrics import BrokerMetrics
+from .network import Network
+from .node_metrics import register_metrics
+from .partition.fetch_session import FetchSessions
+from .partition.partitions import Partitions
+from .producer_ids import ProducerIds
+from .server import ListenAddress, Server
+from .services import Services
+from .storage_config import stream_config
+from .trouble import Trouble
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a node takes from outside.
+
+    store_name: driver and endpoint, as the probe is kept by. billed: the store charges for
+    requests. cache_dir: None for no disk cache.
+    """
+
+    store: ObjectStore
+    store_name: str
+    network: Network
+    now_ms: Callable[[], int]
+    rng: random.Random
+    executor: Executor | None = None
+    cache_dir: Path | None = None
+    billed: bool = False
+
+
+class Node:
+    """One broker: `start`, then `run` until it returns or raises, then `close`."""
+
+    def __init__(self, config: BrokerConfig, environment: Environment) -> None:
+        self.config = config
+        self.environment = environment
+        self.metrics = BrokerMetrics()
+        self.meter = RequestMeter()
+        self.trouble = Trouble()
+        self.store: ObjectStore = MeterStore(environment.store, self.meter)
+        self.pool = MemoryPool(config.int("memory.request.bytes"))
+        self.server = Server(
+            environment.network,
+            self,
+            self.pool,
+            ConnectionLimits(
+                max_frame_bytes=config.int("socket.request.max.bytes"),
+                idle_s=config.int("connections.max.idle.ms") / 1000,
+                max_in_flight=config.int("in.flight.produce.per.connection"),
+            ),
+            config.int("max.connections"),
+            config.int("max.connections.per.ip"),
+        )
+        self.partitions = Partitions()
+        self.groups = GroupCoordinator(group_config(config), environment.now_ms, environment.rng)
+        self._serving = asyncio.Event()
+        self._ports: frozenset[int] = frozenset()
+        self._dispatcher: Dispatcher | None = None
+        self._services: Services | None = None
+        self._controller: Controller | None = None
+        self._storage: StreamStorage | None = None
+        self._block_cache: BlockCache | None = None
+        self._leading: Leading | None = None
+        self._maintenance: Maintenance | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # -- what tests and tools look at
+
+    @property
+    def controller(self) -> Controller:
+        assert self._controller is not None, "not started"
+        return self._controller
+
+    @property
+    def storage(self) -> StreamStorage:
+        assert self._storage is not None, "not started"
+        return self._storage
+
+    @property
+    def services(self) -> Services:
+        assert self._services is not None, "not started"
+        return self._services
+
+    @property
+    def is_ready(self) -> bool:
+        """Serves clients, and can acknowledge a write as far as is known."""
+        return self._serving.is_set() and not self.trouble.reasons
+
+    # -- requests
+
+    async def handle(self, connection: Connection, frame: memoryview) -> Outcome:
+        """See connection.Handler: a request that comes before its time waits."""
+        if not self._serving.is_set():
+            await self._serving.wait()
+        assert self._dispatcher is not None
+        return await self._dispatcher.handle(connection, frame)
+
+    # -- starting
+
+    async def start(self) -> None:
+        """Serve clients when it returns. Raises AddressInUse, StartRefused, StoreError, Fenced."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.abort()
+            raise
+
+    async def _start(self) -> None:
+        config, env = self.config, self.environment
+        ports = await self.server.listen(
+            [ListenAddress(one.name, one.bind.host, one.bind.port) for one in config.listeners]
+        )
+        self._ports = frozenset(ports.values())
+        self._controller = controller = Controller(
+            self.store,
+            Identity(
+                node_id=config.optional_int("node.id"),
+                take_over=config.flag("take.over"),
+                listeners=advertised(config, ports),
+                store=env.store_name,
+                wal_window=config.int("wal.window"),
+                rack=config.optional_text("broker.rack"),
+                address_http=config.optional_text("http"),
+            ),
+            rules=BrokerConfigRules(lambda: self.config),
+            defaults=self._topic_defaults,
+            answers=self._answers,
+            check_store=lambda: check_conditional_create(self.store, env.rng),
+            now_ms=env.now_ms,
+            rng=env.rng,
+            on_trouble=lambda error: self.trouble.tell("the metadata log", error),
+        )
+        await controller.start()
+        self._spawn(controller.run(), "controller")
+        self._apply_config(controller.image)
+        controller.subscribe(self._config_changed)
+        self._block_cache = BlockCache(
+            config.int("cache.memory.bytes"), await self._open_disk_cache(controller)
+        )
+        self._storage = storage = StreamStorage(
+            self.store,
+            controller.incarnation,
+            controller.wal_window,
+            stream_config(self.config, billed=env.billed),
+            rng=env.rng,
+            now_ms=env.now_ms,
+            executor=env.executor,
+            block_cache=self._block_cache,
+            on_trouble=lambda error: self.trouble.tell("the write-ahead log", error),
+        )
+        self._spawn(storage.run(), "storage")
+        confirmation = Confirmation(storage, config.int("broker.session.timeout.ms") / 1000)
+        await controller.finish_failovers(self._recover)
+        self._leading = leading = Leading(
+            controller,
+            storage,
+            confirmation,
+            self.partitions,
+            self.groups,
+            lambda: self.config,
+            env.now_ms,
+        )
+        await leading.reconcile()
+        self._spawn(leading.run(), "leading")
+        self._maintenance = Maintenance(self)
+        self._spawn(self._maintenance.run(), "maintenance")
+        self._services = services = Services(
+            config=self.config,
+            controller=controller,
+            storage=storage,
+            confirmation=confirmation,
+            partitions=self.partitions,
+            groups=self.groups,
+            sessions=FetchSessions(
+                config.int("max.incremental.fetch.session.cache.slots"), env.rng
+            ),
+            producer_ids=ProducerIds(controller),
+            metrics=self.metrics,
+            now_ms=env.now_ms,
+            rng=env.rng,
+            settled=leading.settled,
+        )
+        self._dispatcher = Dispatcher(services, HANDLERS)
+        register_metrics(self)
+        await self._raise_early_failure()
+        self._serving.set()
+
+    async def _open_disk_cache(self, controller: Controller) -> DiskCache | None:
+        env, size_bytes = self.environment, self.config.int("cache.disk.bytes")
+        if env.cache_dir is None or not size_bytes:
+            return None
+        return await DiskCache.open(
+            env.cache_dir,
+            size_bytes,
+            controller.image.cluster_id,
+            controller.node_id,
+            executor=env.executor,
+        )
+
+    def _topic_defaults(self) -> TopicDefaults:
+        return TopicDefaults(
+            self.config.int("num.partitions"), self.config.int("default.replication.factor")
+        )
+
+    async def _answers(self, broker: BrokerRegistration, cluster_id: str) -> bool:
+        # A port that we bound ourselves cannot be the old broker's.
+        others = [e for e in broker.listeners if e.port not in self._ports]
+        return await broker_answers(self.environment.network, others, cluster_id)
+
+    async def _recover(self, state: IncarnationState, ended: LogEnd) -> Recovered:
+        """Read an ended log once and write down what it held."""
+        recovered = await recover(self.store, state.incarnation, ended.end)
+        entries = recovered.entries
+        if not entries:
+            return Recovered({}, None)
+        blobs = await write_recovery_object(recovered, self.storage.object_writer)
+        opened = {one: Position(*entries[one].appointment) for one in sorted(entries)}
+        return Recovered(opened, blobs[0])
+
+    def _config_changed(self, old: MetadataImage, new: MetadataImage) -> None:
+        if old.configs is not new.configs:
+            self._apply_config(new)
+
+    def _apply_config(self, image: MetadataImage) -> None:
+        """Take over dynamic settings: the immutable view is swapped."""
+        node_id = str(self.controller.node_id)
+        self.config = self.config.with_overrides(
+            image.resource_configs("broker", ""), image.resource_configs("broker", node_id)
+        )
+        if self._services is not None:
+            self._services.config = self.config
+        if self._leading is not None:
+            self._leading.set_config()
+
+    def _spawn(self, coroutine: object, name: str) -> None:
+        self._tasks.append(asyncio.create_task(coroutine, name=name))  # type: ignore[arg-type]
+
+    async def _raise_early_failure(self) -> None:
+        for task in self._tasks:
+            if task.done():
+                await task
+
+    # -- running and ending
+
+    async def run(self) -> None:
+        """Until a part ends, which is an error, or the caller cancels. Raises Fenced."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+        names = sorted(task.get_name() for task in done)
+        raise AssertionError(f"ended by themselves: {names}")
+
+    async def close(self, deadline_s: float = 6.0) -> None:
+        """Answer what was received, make it durable, leave a short log behind."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + deadline_s
+        await self.server.drain(min(DRAIN_S, deadline_s / 2))
+        self.groups.close()
+        if self._leading is not None:
+            self._leading.close()
+        if self._storage is not None:
+            try:
+                await self._storage.close(max(end - loop.time(), 0.1))
+            except (StoreError, LogError) as error:
+                log.warning("the log is left for recovery at the next start: %s", error)
+        if self._controller is not None:
+            await self._controller.close(max(end - loop.time(), 0.1))
+        await self.abort()
+
+    async def abort(self) -> None:
+        """End at once; what was acknowledged is in the store, as after a crash."""
+        await self.server.abort()
+        self.groups.close()
+        if self._leading is not None:
+            self._leading.close()
+        if self._storage is not None:
+            await self._storage.abort()
+        if self._controller is not None:
+            await self._controller.abort()
+        if self._block_cache is not None:
+            await self._block_cache.close()
+            self._block_cache = None
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()
+
+
+def advertised(config: BrokerConfig, ports: dict[str, int]) -> tuple[Endpoint, ...]:
+    """What clients are told, with the port really bound where 0 was asked."""
+    told = []
+    for one in config.listeners:
+        address = one.advertised or one.bind
+        told.append(Endpoint(one.name, address.host, address.port or ports[one.name]))
+    return tuple(told)
+
+
+def group_config(config: BrokerConfig) -> GroupConfig:
+    """The group coordinator's settings, by Kafka's keys."""
+    return GroupConfig(
+        group_min_session_timeout_ms=config.int("group.min.session.timeout.ms"),
+        group_max_session_timeout_ms=config.int("group.max.session.timeout.ms"),
+        group_initial_rebalance_delay_ms=config.int("group.initial.rebalance.delay.ms"),
+        group_max_size=config.int("group.max.size"),
+        offsets_retention_minutes=config.int("offsets.retention.minutes"),
+        offsets_retention_check_interval_ms=config.int("offsets.retention.check.interval.ms"),
+        offset_metadata_max_bytes=config.int("offset.metadata.max.bytes"),
+        offset_commit_timeout_ms=config.int("offsets.commit.timeout.ms"),
+        offsets_topic_num_partitions=config.int("offsets.topic.num.partitions"),
+        offsets_topic_segment_bytes=config.int("offsets.topic.segment.bytes"),
+        offsets_topic_replication_factor=config.int("offsets.topic.replication.factor"),
+    )

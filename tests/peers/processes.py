@@ -1,0 +1,192 @@
+"""Real processes for tests: brokers of ours, MinIO, Apache Kafka and its tools."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+HEADWATER = Path(sys.executable).parent / "headwater"
+PEERS_HOME = Path(os.environ.get("PEERS_HOME", Path.home() / ".cache" / "headwater-peers"))
+
+_READY = re.compile(r"headwater is ready: kafka (\S+) http (\S+) store (\S+) node (\d+)")
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody has now."""
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        return int(chosen.getsockname()[1])
+
+
+class BrokerProcess:
+    """`headwater start` as a child; `kill` is kill -9, `start` starts it anew with the same
+    arguments, so on the same store, node id and port."""
+
+    def __init__(
+        self,
+        store: str,
+        directory: Path,
+        settings: dict[str, str] | None = None,
+        env: dict[str, str] | None = None,
+        node_id: int = 1,
+    ) -> None:
+        self.store = store
+        self.directory = directory
+        self.port = free_port()
+        self.http_port = free_port()
+        self.settings = {"group.initial.rebalance.delay.ms": "0", **(settings or {})}
+        self.env = {**os.environ, **(env or {})}
+        self.node_id = node_id
+        self.process: subprocess.Popen[bytes] | None = None
+        self.ready_line = ""
+        self.starts = 0
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def log_path(self) -> Path:
+        return self.directory / f"broker-{self.port}.log"
+
+    def start(self, timeout_s: float = 30.0, extra: Sequence[str] = ()) -> BrokerProcess:
+        """Returns when the ready line was printed; raises with the log's end otherwise."""
+        command = [
+            str(HEADWATER), "start", "--store", self.store,
+            "--listener", self.bootstrap, "--http", f"127.0.0.1:{self.http_port}",
+            "--node-id", str(self.node_id), "--cache-dir", str(self.directory / "cache"),
+            *extra,
+        ]  # fmt: skip
+        for key, value in self.settings.items():
+            command += ["--set", f"{key}={value}"]
+        self.starts += 1
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, env=self.env, cwd=self.directory
+            )
+        assert self.process.stdout is not None
+        deadline = time.monotonic() + timeout_s
+        line = b""
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([self.process.stdout], [], [], 0.2)
+            if ready:
+                line = self.process.stdout.readline()
+                if not line or _READY.match(line.decode()):
+                    break
+            if self.process.poll() is not None:
+                break
+        self.ready_line = line.decode().strip()
+        if not _READY.match(self.ready_line):
+            self.kill()
+            raise AssertionError(f"the broker did not start: {line!r}\n{self.log_tail()}")
+        return self
+
+    def log_tail(self, lines: int = 40) -> str:
+        if not self.log_path.exists():
+            return ""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            self.process.wait()
+            if self.process.stdout is not None:
+                self.process.stdout.close()
+            self.process = None
+
+    def stop(self, timeout_s: float = 15.0) -> int:
+        """SIGTERM; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the broker did not end\n{self.log_tail()}") from None
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        self.process = None
+        return status
+
+
+def run_tool(name: str, *args: str, stdin: str | None = None, timeout_s: float = 120.0) -> str:
+    """One of Kafka's own tools by its script's name; its standard output. Raises on failure."""
+    done = subprocess.run(
+        ["bash", str(HERE / "kafka.sh"), name, *args],
+        input=stdin, capture_output=True, text=True, timeout=timeout_s, check=False,
+        env={**os.environ, "KAFKA_HEAP": "-Xmx256m", "KAFKA_LOG": "error"},
+    )  # fmt: skip
+    if done.returncode:
+        raise AssertionError(
+            f"{name} {args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        )
+    return done.stdout
+
+
+class Minio:
+    """A MinIO server on ports of its own, with one bucket."""
+
+    def __init__(self) -> None:
+        while True:
+            self.port = free_port()
+            with socket.socket() as console:
+                try:
+                    console.bind(("127.0.0.1", self.port + 1))
+                    break
+                except OSError:
+                    continue
+
+    endpoint = property(lambda self: f"http://127.0.0.1:{self.port}")
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The standard variables that point a client at this server."""
+        return {
+            "AWS_ACCESS_KEY_ID": "minioadmin",
+            "AWS_SECRET_ACCESS_KEY": "minioadmin",
+            "AWS_ENDPOINT_URL": self.endpoint,
+        }
+
+    def start(self) -> Minio:
+        self._script("start", str(self.port))
+        return self
+
+    def stop(self) -> None:
+        self._script("stop", str(self.port))
+
+    @property
+    def pid(self) -> int:
+        return int(self._script("pid", str(self.port)))
+
+    def _script(self, *args: str) -> str:
+        return subprocess.run(
+            ["bash", str(HERE / "minio.sh"), *args],
+            check=True, capture_output=True, text=True, timeout=900,
+        ).stdout.strip()  # fmt: skip
+
+    def make_bucket(self, name: str) -> str:
+        """A new bucket; the store URI that names it."""
+        import boto3
+
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            aws_access_key_id="minioadmin",
+            aws_secret_access_key="minioadmin",
+            region_name="us-east-1",
+        )
+        client.create_bucket(Bucket=name)
+        return f"s3://{name}/cluster"
