@@ -130,6 +130,9 @@ async def s3_address(parsed: StoreUri, settings: StoreSettings) -> S3Address:
     """With the region of the profile in use, which is read from a file."""
     from .drivers.aws_credentials import AwsCredentials
 
+    address = resolve_s3(parsed.bucket, settings)
+    if address.region_known:
+        return address
     region = await asyncio.to_thread(AwsCredentials().profile_region)
     return resolve_s3(parsed.bucket, settings, profile_region=region)
 

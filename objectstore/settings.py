@@ -47,7 +47,11 @@ class StoreSettings:
 
 @dataclass(frozen=True)
 class S3Address:
-    """Where a bucket is. endpoint: None for AWS itself."""
+    """Where a bucket is.
+
+    endpoint: None for AWS itself. region_known: False where it is a guess that a profile, not yet
+    read, may put right.
+    """
 
     bucket: str
     endpoint: str | None
@@ -56,6 +60,7 @@ class S3Address:
     request_timeout_s: float
     connect_timeout_s: float
     max_connections: int
+    region_known: bool = True
 
     def timeout_s(self, size_bytes: int = 0) -> float:
         return self.request_timeout_s + size_bytes / (2 << 20)
@@ -89,8 +94,10 @@ def resolve_s3(
         or env.get("AWS_REGION")
         or env.get("AWS_DEFAULT_REGION")
         or profile_region
-        or DEFAULT_REGION
     )
+    # A store with an endpoint of its own hardly ever has regions; AWS may have one in the profile.
+    known = bool(region) or (endpoint is not None and not env.get("AWS_PROFILE"))
+    region = region or DEFAULT_REGION
     path_style = settings.s3_path_style
     if path_style is None:
         # A dot in a bucket's name does not fit the certificate of its host name.
@@ -103,4 +110,5 @@ def resolve_s3(
         settings.request_timeout_s,
         settings.connect_timeout_s,
         settings.max_connections,
+        known,
     )

@@ -30,23 +30,10 @@ def test_a_uri_has_one_canonical_form(tmp_path: Path, monkeypatch: pytest.Monkey
     assert parse_uri("s3://bucket/a//b/").prefix == "a/b/"
 
 
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "",
-        "x",
-        "s3:",
-        "s3://",
-        "s3://UPPER/x",
-        "s3://b/../x",
-        "s3://bu_cket",
-        "file:x",
-        "file://x/y",
-        "http://x",
-        "s3://bucket/ä",
-        "gs://bucket",
-    ],
-)
+BAD = "x s3: s3:// s3://UPPER/x s3://b/../x s3://bu_cket file:x file://x/y http://x gs://bucket"
+
+
+@pytest.mark.parametrize("uri", ["", "s3://bucket/ä", *BAD.split()])
 def test_a_bad_uri_is_refused_with_a_word_on_what_to_write(uri: str) -> None:
     with pytest.raises(ValueError, match="store "):
         parse_uri(uri)
