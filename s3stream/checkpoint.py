@@ -56,7 +56,7 @@ class Checkpointer:
         numbers: list[int] = []
         delta = self._encode_delta()
         pages = self._pages
-        if len(delta) > delta_limit_bytes(pages):
+        if len(delta) > delta_limit_bytes(pages, config.delta_bytes):
             # In the same step as `as_of`: what changes from now on belongs to the next delta.
             pages, parts = rewrite(
                 pages,

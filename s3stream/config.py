@@ -26,6 +26,8 @@ class S3StreamConfig:
     checkpoint_objects: WAL objects from one checkpoint to the next, upload or not; recovery reads
     what came after the last one.
     page_streams, page_bytes: of one index page, at most.
+    delta_bytes: changes since the pages were written, at which pages are written anew, unless a
+    quarter of the pages is more.
     inline_delta_bytes: a checkpoint's delta above it becomes an object of its own.
     block_cache_bytes: blocks of data objects in memory, for readers of history.
     producer_expiration_ms: a producer silent for as long is forgotten at the next upload.
@@ -42,6 +44,7 @@ class S3StreamConfig:
     checkpoint_objects: int = 128
     page_streams: int = 2000
     page_bytes: int = MIB
+    delta_bytes: int = MIB
     inline_delta_bytes: int = 256 << 10
     block_cache_bytes: int = 64 * MIB
     producer_expiration_ms: int = 86_400_000
@@ -56,6 +59,7 @@ class S3StreamConfig:
             "checkpoint_objects",
             "page_streams",
             "page_bytes",
+            "delta_bytes",
             "producer_expiration_ms",
         ):
             if getattr(self, name) < 1:

@@ -4,7 +4,7 @@ All three are one shape, msgpack of `_Stored`. Ranges name their object by its p
 since the streams of one upload share it.
 
 A checkpoint is pages plus a delta: entries of the streams that changed since the pages were
-written, and ids of streams that are gone. When the delta has outgrown `delta_limit_bytes`, the
+written, and ids of streams that are gone. When the delta outgrows `delta_limit_bytes`, the
 touched pages are written anew.
 """
 
@@ -22,7 +22,6 @@ from .entries import PageRef, StreamEntry
 from .refs import ObjectRange, ObjectRef
 
 FORMAT_VERSION = 1
-LEAST_DELTA_LIMIT_BYTES = 1 << 20
 
 _StoredRange = tuple[int, int, int, int, int, int, int, int, int, int, bytes]
 
@@ -118,9 +117,9 @@ def _check_contiguous(entry: StreamEntry, where: str) -> None:
         )
 
 
-def delta_limit_bytes(pages: Sequence[PageRef]) -> int:
+def delta_limit_bytes(pages: Sequence[PageRef], least_bytes: int) -> int:
     """A delta up to this size goes into every checkpoint; beyond, pages are rewritten."""
-    return max(LEAST_DELTA_LIMIT_BYTES, sum(page.size_bytes for page in pages) // 4)
+    return max(least_bytes, sum(page.size_bytes for page in pages) // 4)
 
 
 def split(entries: Iterable[StreamEntry], streams: int, size_bytes: int) -> Iterator[Part]:

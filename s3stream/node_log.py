@@ -17,6 +17,7 @@ from random import Random
 from objectstore.errors import Corrupt, StoreError
 from objectstore.store import ObjectStore
 from wal.durable_future import DurableFuture
+from wal.errors import LogClosed, LogError
 from wal.format import BatchEntry
 from wal.keys import wal_log
 from wal.parallel import first_error
@@ -28,7 +29,6 @@ from .checkpoint import Checkpointer
 from .config import S3StreamConfig
 from .control import Closing, Dropped, OpenedStream, Opening, Trimmed, encode_control
 from .entries import Appointment
-from .errors import StreamClosed
 from .fold import ref_of
 from .log_cache import CachedStream, LogCache
 from .metadata.records import BlobRef
@@ -267,7 +267,7 @@ class StreamStorage:
             raise first_error(group) from None
         finally:
             uploading.cancel()
-            self.pressure.fail(StreamClosed("the log of this broker has ended"))
+            self.pressure.fail(self.wal.fenced or LogClosed(f"{self.wal.log}: closed"))
             await asyncio.gather(uploading, return_exceptions=True)
 
     async def _run_log(self, uploading: asyncio.Task[None]) -> None:
@@ -279,8 +279,8 @@ class StreamStorage:
     async def _watch(self, uploading: asyncio.Task[None]) -> None:
         await asyncio.wait([uploading])
         if not uploading.cancelled() and (error := uploading.exception()) is not None:
-            if self.wal.fenced is not None:
-                return  # the writer's own error says it better
+            if isinstance(error, LogError):
+                return  # the writer ends too, and says why
             raise error
 
     async def flush(self) -> None:
@@ -308,7 +308,7 @@ class StreamStorage:
                 as_of = -1 if checkpoint is None else self.registry.checkpoint_seq
                 if self.registry.folded_seq != as_of:
                     await self.checkpointer.write()
-        except TimeoutError:
+        except (TimeoutError, LogError):
             pass
         left_s = None if end_at is None else max(0.0, end_at - loop.time())
         await self.wal.close(left_s)

@@ -102,7 +102,7 @@ class Stream:
         """As `fetch`, at once, from memory alone; None when `offset` is not in memory."""
         end = min(end_offset, self.entry.next_offset)
         if offset >= end:
-            return None if offset < end_offset else []
+            return []
         if offset < self.entry.start_offset:
             return None
         return self._cached.read(offset, end, max_bytes)
@@ -122,7 +122,7 @@ class Stream:
         left = max_bytes
         position = offset
         while position < (end := min(end_offset, self.entry.next_offset)):
-            if found and left <= 0:
+            if found and (left <= 0 or position < self.entry.start_offset):
                 break
             batches = self._cached.read(position, end, left)
             if batches is None:
