@@ -160,10 +160,10 @@ class Offsets:
         records.append((GroupMetadataKey(group_id), None))
         return records
 
-    def delete_topics(self, topics: dict[str, uuid.UUID]) -> list[Record]:
-        """Tombstones for the offsets of deleted topics, by name and the id each had."""
+    def delete_topics(self, group_ids: Iterable[str], topics: dict[str, uuid.UUID]) -> list[Record]:
+        """Tombstones for the groups' offsets of deleted topics, by name and the id each had."""
         records: list[Record] = []
-        for group_id in self._latest.groups_with_offsets():
+        for group_id in group_ids:
             for (topic, index), value in self._latest.offsets(group_id).items():
                 deleted = topics.get(topic)
                 # An offset of a newer topic of the same name stays.

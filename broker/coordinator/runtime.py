@@ -33,6 +33,8 @@ from broker.coordinator.records import Record
 from broker.coordinator.shard import Shard
 from protocol.errors import ErrorCode, KafkaError
 
+_SWEEP_GROUPS = 500
+
 
 class GroupCoordinator:
     """All shards that this broker leads. The integrator calls `lead` and `resign`."""
@@ -289,21 +291,28 @@ class GroupCoordinator:
 
         Raises KafkaError: not all could be; call again.
         """
-        await self._append_everywhere(lambda shard: shard.offsets.delete_topics(topics))
+        await self._sweep(lambda shard, group_ids: shard.offsets.delete_topics(group_ids, topics))
 
     async def expire(self) -> None:
         """Forget expired offsets and empty groups; to be called from time to time.
 
         Raises KafkaError: not all could be; the next call finds them again.
         """
-        await self._append_everywhere(Shard.expired)
+        await self._sweep(Shard.expired)
 
-    async def _append_everywhere(self, decide: Callable[[Shard], list[Record]]) -> None:
+    async def _sweep(self, decide: Callable[[Shard, list[str]], list[Record]]) -> None:
+        """Have the records written that `decide` finds for the groups it is shown."""
         waiting = []
         for _epoch, shard in list(self._shards.values()):
-            records = decide(shard) if shard.loaded else []
-            if records:
-                waiting.append((shard, shard.append_all(records)))
+            group_ids = list(shard.groups)
+            for begin in range(0, len(group_ids), _SWEEP_GROUPS):
+                if not shard.loaded:
+                    break
+                records = decide(shard, group_ids[begin : begin + _SWEEP_GROUPS])
+                if records:
+                    waiting.append((shard, shard.append_all(records)))
+                # Other requests go between: there may be a hundred thousand groups.
+                await asyncio.sleep(0)
         failures = []
         for shard, answered in waiting:
             try:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from broker.coordinator.classic_group import ClassicGroup
@@ -221,11 +221,12 @@ class Shard:
 
     # Housekeeping
 
-    def expired(self) -> list[Record]:
+    def expired(self, group_ids: Iterable[str]) -> list[Record]:
         """Tombstones for expired offsets, and for the groups that are empty with them."""
         records: list[Record] = []
-        for group_id in list(self.groups):
-            records.extend(self.offsets.expired(group_id))
+        for group_id in group_ids:
+            if group_id in self.groups:
+                records.extend(self.offsets.expired(group_id))
         return records
 
     def append_all(self, records: list[Record]) -> asyncio.Future[KafkaError | None]:

@@ -132,6 +132,3 @@ class LatestState:
             else:
                 merged[where] = value
         return merged
-
-    def groups_with_offsets(self) -> list[str]:
-        return list(dict.fromkeys(self._durable.offsets) | dict.fromkeys(self._offsets))

@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.coordinator import GroupConfig
-from broker.coordinator.classic_group import TRANSITIONS, GroupState, subscribed_topics
+from broker.coordinator.classic_group import (
+    TRANSITIONS,
+    ClassicGroup,
+    GroupState,
+    subscribed_topics,
+)
 from broker.coordinator.java_hash import hash_map_order, java_hash, partition_for
+from broker.coordinator.records import decode_record, encode_record
 from broker.coordinator.timers import Timers
+from protocol.internal_records import GroupMetadataValue
 from tests.unit.broker.coordinator.requests import subscription
 from tests.unit.broker.coordinator.virtual_loop import run
 
@@ -129,3 +136,51 @@ def test_cancelled_deadline_is_gone() -> None:
 def test_config_refuses_what_kafka_refuses(values: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"group\.|offset\."):
         GroupConfig(**values)
+
+
+# Written by Apache Kafka 4.3.1: key and value, in hexadecimal.
+WRITTEN_BY_KAFKA = {
+    "new group": (
+        "000200053733342d67",
+        "0003000000000000ffffffff000001a2096ad26e00000000",
+    ),
+    "group with a static member": (
+        "000200053733342d67",
+        (
+            "00030008636f6e73756d657200000001000572616e676500286f6e652d30613232613838662d383866342d34"
+            "3866622d616665642d353436623631366237306630000001a2096ad2730000000100286f6e652d3061323261"
+            "3838662d383866342d343866622d616665642d35343662363136623730663000036f6e65000570726f626500"
+            "0a2f3132372e302e302e3100002710000027100000000d000000000001000161ffffffff000000046d696e65"
+        ),
+    ),
+    "offset": (
+        "000100053733342d6700016100000000",
+        "0004000000000000000500000003036869000001a2096adbff0100101c511018d95e49a8a81fc0e400e107a2",
+    ),
+    "group that is gone": ("000200053733342d67", None),
+    "offset that is gone": ("000100053733342d6700016200000000", None),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN_BY_KAFKA)
+def test_records_are_read_and_written_as_kafka_writes_them(name: str) -> None:
+    key_hex, value_hex = WRITTEN_BY_KAFKA[name]
+    key = bytes.fromhex(key_hex)
+    value = None if value_hex is None else bytes.fromhex(value_hex)
+    record = decode_record(key, value)
+    assert record is not None
+    assert encode_record(*record) == (key, value)
+
+
+def test_group_read_from_kafkas_record_is_the_group_it_was() -> None:
+    key_hex, value_hex = WRITTEN_BY_KAFKA["group with a static member"]
+    assert value_hex is not None
+    record = decode_record(bytes.fromhex(key_hex), bytes.fromhex(value_hex))
+    assert record is not None
+    key, value = record
+    assert isinstance(value, GroupMetadataValue)
+    group = ClassicGroup.from_metadata(key.group, value)
+    assert (group.state, group.generation) == (GroupState.STABLE, 1)
+    assert group.static_members == {"one": group.leader}
+    assert group.is_subscribed("a")
+    assert not group.is_subscribed("b")
