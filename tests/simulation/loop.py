@@ -63,6 +63,7 @@ class SimulatedFuture(asyncio.Future[Any]):
 
     def __init__(self, number: int, loop: asyncio.AbstractEventLoop) -> None:
         self.number = number
+        self.node = NODE.get()
         super().__init__(loop=loop)
 
     def __hash__(self) -> int:
@@ -127,7 +128,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._clock_resolution = 1e-9
         self._selector = _Selector(self)
         self.set_task_factory(self._make_task)
-        self.set_exception_handler(lambda _, context: self.unhandled.append(context))
+        self.set_exception_handler(lambda _, context: self._note_unhandled(context))
 
     # Time.
 
@@ -184,15 +185,17 @@ class SimulatedLoop(base_events.BaseEventLoop):
         try:
             asyncio.set_event_loop(self)
             result = self.run_until_complete(main)
+            self._bury(self._graveyard)
             self._cancel_rest()
         finally:
             asyncio.set_event_loop(None)
-            self._bury()
+            self._bury([t for t in asyncio.all_tasks(self) if isinstance(t, SimulatedTask)])
             self.close()
         if self.unhandled:
             first = self.unhandled[0]
             error = first.get("exception")
-            raise AssertionError(f"unhandled in the loop: {first.get('message')}") from error
+            told = f"{first.get('message')}: {error!r} {first.get('task')} {first.get('asyncgen')}"
+            raise AssertionError(f"unhandled in the loop: {told}") from error
         return result
 
     def record(self, event: str) -> None:
@@ -230,6 +233,15 @@ class SimulatedLoop(base_events.BaseEventLoop):
                 places = " > ".join(_places(task.get_coro(), ("",))[-4:])
                 lines.append(f"  [{node}] {_name_of(task.get_coro())}: {places}")
         return "\n".join(sorted(lines)) or "  (no task is left)"
+
+    def _note_unhandled(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        cut = isinstance(error, RuntimeError) and "asynchronous generator is already" in str(error)
+        if cut and self._crashed:
+            return  # a listing that a crash cut in the middle of a step cannot be closed
+        owner = context.get("task") or context.get("future")
+        if getattr(owner, "node", "") not in self._crashed:
+            self.unhandled.append(context)
 
     # What BaseEventLoop needs of a loop.
 
@@ -317,10 +329,10 @@ class SimulatedLoop(base_events.BaseEventLoop):
                 self._asyncgens.discard(generator)
         self.run_until_complete(self.shutdown_asyncgens())
 
-    def _bury(self) -> None:
+    @staticmethod
+    def _bury(tasks: list[SimulatedTask]) -> None:
         # Their `finally` blocks run here, once nobody can see what they do.
-        self._graveyard += [t for t in asyncio.all_tasks(self) if isinstance(t, SimulatedTask)]
-        for task in self._graveyard:
+        for task in tasks:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coro = task.get_coro()
             for _ in range(20):
