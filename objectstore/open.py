@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from random import Random
 from urllib.parse import unquote
 
+from .layers import LayerConfig, LayeredStore
 from .settings import S3Address, StoreSettings, resolve_s3
 from .store import ObjectStore
 from .wrappers.prefix import PrefixStore
-from .wrappers.retry import RetryStore
 
 __all__ = ["StoreSettings", "StoreUri", "create_bucket", "display_uri", "open_store", "parse_uri"]
 
@@ -81,8 +81,9 @@ async def open_store(
     now_ms: Callable[[], int],
     executor: Executor | None = None,
     make_directory: bool = True,
-) -> ObjectStore:
-    """The store at `uri`, its reads, listings and deletes repeated on trouble.
+    layers: LayerConfig | None = None,
+) -> LayeredStore:
+    """The store at `uri` with its wrappers: retries of what is no create, priorities, the meter.
 
     Makes the directory of a file store where it is missing, but never a bucket.
     executor: for blocking calls; without one the driver has a few threads of its own.
@@ -92,7 +93,7 @@ async def open_store(
     driver = await open_driver(
         uri, settings=settings, now_ms=now_ms, executor=executor, make_directory=make_directory
     )
-    return RetryStore(driver, rng)
+    return LayeredStore(driver, rng, layers)
 
 
 async def open_driver(

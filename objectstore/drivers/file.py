@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from ..errors import AccessDenied, BucketMissing, NotFound, PreconditionFailed, StoreUnavailable
 from ..store import Chunks, ObjectInfo, ObjectStore, Upload, UploadInfo
+from .file_bytes import read_range, write_all
 from .file_directories import Directories, Removed, resync
 from .file_suitability import refuse_unsuitable
 from .file_temporary import PREFIX, new_name
@@ -27,7 +28,6 @@ from .file_walk import walk_objects, walk_uploads
 
 THREADS = 8
 PAGE_ROWS = 1000
-_WRITE_BUFFERS = 512  # per writev(); the system's limit is 1024
 _CREATE_FLAGS = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -226,7 +226,7 @@ class FileStore(ObjectStore):
             try:
                 if ranges is None:
                     ranges = [(0, os.fstat(fd).st_size)]
-                return [_read_range(fd, start, end) for start, end in ranges]
+                return [read_range(fd, start, end) for start, end in ranges]
             except IsADirectoryError as error:
                 raise NotFound(f"{key}: no such object") from error
             finally:
@@ -364,33 +364,6 @@ def open_new(name: str, parent: int) -> int:
         return os.open(name, _CREATE_FLAGS, 0o640, dir_fd=parent)
     except FileNotFoundError as error:
         raise Removed(errno.ENOENT, "pruned while in use", name) from error
-
-
-def write_all(fd: int, chunks: Chunks) -> int:
-    """Write buffers without joining them; returns the number of bytes."""
-    buffers = [memoryview(chunk).cast("B") for chunk in chunks if len(chunk)]
-    total = 0
-    first = 0
-    while first < len(buffers):
-        written = os.writev(fd, buffers[first : first + _WRITE_BUFFERS])
-        total += written
-        while first < len(buffers) and written >= len(buffers[first]):
-            written -= len(buffers[first])
-            first += 1
-        if written:
-            buffers[first] = buffers[first][written:]
-    return total
-
-
-def _read_range(fd: int, start: int, end: int) -> bytes:
-    pieces = []
-    while start < end:
-        piece = os.pread(fd, min(end - start, 1 << 30), start)
-        if not piece:
-            break
-        pieces.append(piece)
-        start += len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _unlink(name: str, parent: int) -> None:

@@ -244,7 +244,8 @@ class ObstoreS3Store(ObjectStore):
         if found_code or status:
             words = detail[1] if detail else ""
         else:
-            words = text
+            # "Generic S3 error: Error performing PUT <url> in <time> - <what happened>"
+            words = text.rpartition(" - ")[2]
         code = found_code[1] if found_code else ""
         return s3_error(what, self.address.bucket, status, code, words)
 

@@ -14,7 +14,8 @@ import pytest
 from objectstore.create import create_once
 from objectstore.drivers import file as file_driver
 from objectstore.drivers import file_suitability
-from objectstore.drivers.file import FileStore, write_all
+from objectstore.drivers.file import FileStore
+from objectstore.drivers.file_bytes import write_all
 from objectstore.drivers.file_suitability import is_network_type, type_in_mounts
 from objectstore.drivers.file_temporary import new_name, parse_name
 from objectstore.errors import (
@@ -237,28 +238,28 @@ def test_deleting_the_last_object_removes_its_directories_but_not_the_root(tmp_p
     run(tmp_path, check)
 
 
-def test_a_cancelled_create_links_nothing_afterwards(tmp_path: Path) -> None:
+def test_a_cancelled_create_links_nothing_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from threading import Event
 
     async def check(store: FileStore) -> None:
         reached, go = Event(), Event()
-        real = file_driver.write_all
 
         def slow(fd: int, chunks: list[bytes]) -> int:
             reached.set()
             go.wait()
-            return real(fd, chunks)
+            return write_all(fd, chunks)
 
-        file_driver.write_all = slow  # type: ignore[assignment]
+        monkeypatch.setattr(file_driver, "write_all", slow)
         try:
             task = asyncio.create_task(store.create("k", [b"x"]))
             await asyncio.get_running_loop().run_in_executor(None, reached.wait)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            go.set()
         finally:
-            file_driver.write_all = real
+            go.set()
         await store.create("other", [b"y"])
 
     run(tmp_path, check)

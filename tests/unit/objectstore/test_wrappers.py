@@ -17,6 +17,7 @@ from objectstore.errors import (
     Throttled,
     UnsuitableStore,
 )
+from objectstore.layers import LayerConfig, LayeredStore
 from objectstore.probe import check_conditional_create, measure_latency
 from objectstore.ranges import cut_ranges, merge_ranges
 from objectstore.store import Chunks
@@ -335,3 +336,18 @@ def test_lost_replies_do_not_make_the_probe_refuse_a_good_store() -> None:
 async def _keys(store: PassingStore) -> list[str]:
     rows: AsyncIterator[object] = store.list("")
     return [str(row) async for row in rows]
+
+
+def test_all_classes_of_a_layered_store_share_driver_and_meter() -> None:
+    async def check() -> None:
+        _, faults = faulty(FaultRule(FaultKind.THROTTLE, ("get",), times=2))
+        config = LayerConfig(retry=QUICK, hedge=HedgeConfig(), requests_per_s=10_000)
+        store = LayeredStore(faults, random.Random(0), config)
+        await store.at(Priority.WAL).create("k", [b"x"])
+        assert await store.get("k") == b"x"
+        assert await store.at(Priority.COMPACTION).get("k") == b"x"
+        count = store.meter.snapshot().operations["get"]
+        assert (count.requests, count.errors) == (4, {"Throttled": 2}), "every attempt is counted"
+        await store.close()
+
+    asyncio.run(check())
