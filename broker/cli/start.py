@@ -1,0 +1,348 @@
+"""`headwater start`: one broker, from its settings to its exit status."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from broker.admin_http import AdminHttp, Health
+from broker.config import BrokerConfig, ConfigError
+from broker.config.broker_config import Given
+from broker.controller import StartRefused
+from broker.controller.membership import address_of
+from broker.network import TcpNetwork
+from broker.node import Environment, Node
+from broker.server import AddressInUse
+from objectstore.errors import StoreError
+from objectstore.open import create_bucket, display_uri, open_store, parse_uri
+from objectstore.settings import StoreSettings
+from objectstore.store import ObjectStore
+from s3stream.metadata.records import Endpoint
+from wal.errors import Fenced, LogError
+
+from . import exit_status
+from .settings import load_settings, store_settings
+
+log = logging.getLogger("headwater")
+
+# Docker kills ten seconds after it asked; every part of the end fits into this.
+STOP_WITHIN_S = 7.5
+NODE_CLOSE_S = 6.0
+EXECUTOR_THREADS = 4
+# Files that clients may never take: the store's sockets, the disk cache, logs, the admin address.
+RESERVED_FILES = 256
+LEAST_CONNECTIONS = 16
+
+
+class StartFailed(Exception):
+    """The message is for the operator. status: what to exit with."""
+
+    def __init__(self, message: str, status: int = exit_status.FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run(parsed: argparse.Namespace) -> int:
+    try:
+        loaded = load_settings(parsed, _flags(parsed))
+        config = loaded.config
+        settings = store_settings(config)
+        uri = config.text("store")
+        parse_uri(uri)
+    except (ConfigError, ValueError) as error:
+        return _complain(str(error), exit_status.USAGE)
+    _configure_logging(config.text("log.level"))
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
+    config = _with_file_limit(config)
+    return run_broker(Start(config, settings, uri))
+
+
+@dataclass(frozen=True)
+class Start:
+    """stop_at_eof: end when stdin does, as an embedded broker ends with its parent."""
+
+    config: BrokerConfig
+    settings: StoreSettings
+    uri: str
+    stop_at_eof: bool = False
+
+
+def run_broker(start: Start) -> int:
+    """Runs until a signal or a failure; the exit status."""
+    import uvloop
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_serve(start))
+    except StartFailed as error:
+        return _complain(str(error), error.status)
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"headwater: {message}", file=sys.stderr, flush=True)
+    return status
+
+
+def _flags(parsed: argparse.Namespace) -> dict[str, str]:
+    """Settings by key, for the flags that were given."""
+    flags = {
+        "store": parsed.store,
+        "create.bucket": "true" if parsed.create_bucket else None,
+        "listeners": ",".join(parsed.listener) if parsed.listener else None,
+        "advertised.listeners": parsed.advertised,
+        "node.id": parsed.node_id,
+        "take.over": "true" if parsed.take_over else None,
+        "broker.rack": parsed.rack,
+        "http": parsed.http,
+        "cache.dir": parsed.cache_dir,
+        "log.level": parsed.log_level,
+    }
+    return {key: text for key, text in flags.items() if text is not None}
+
+
+def _configure_logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    # The libraries below tell of every request at debug, and of their own setting up at info.
+    for library in ("botocore", "aiobotocore", "asyncio", "urllib3"):
+        logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _with_file_limit(config: BrokerConfig) -> BrokerConfig:
+    """Raise the soft file limit to the hard one; clients never get the last of it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            soft = hard
+        except (ValueError, OSError) as error:
+            log.warning("the file limit stays at %d: %s", soft, error)
+    if soft == resource.RLIM_INFINITY:
+        return config
+    allowed = max(LEAST_CONNECTIONS, soft - RESERVED_FILES - config.int("storage.connections"))
+    if config.int("max.connections") <= allowed:
+        return config
+    if "max.connections" in config.static:
+        log.warning("max.connections is cut to %d: the file limit is %d", allowed, soft)
+    static = {**config.static, "max.connections": Given(allowed, "the file limit")}
+    return replace(config, static=static)
+
+
+def store_name(uri: str, settings: StoreSettings) -> str:
+    """Driver and endpoint: a start by another door to the store tests it anew."""
+    scheme = parse_uri(uri).scheme
+    if scheme != "s3":
+        return scheme
+    endpoint = (
+        settings.s3_endpoint
+        or os.environ.get("AWS_ENDPOINT_URL_S3")
+        or os.environ.get("AWS_ENDPOINT_URL")
+        or "aws"
+    )
+    return f"s3 {settings.s3_driver} {endpoint}"
+
+
+def cache_directory(config: BrokerConfig, uri: str) -> Path | None:
+    """None: no disk cache. A store in memory needs none, and its cluster is gone with it."""
+    if parse_uri(uri).scheme == "memory" or config.int("cache.disk.bytes") == 0:
+        return None
+    given = config.optional_text("cache.dir")
+    if given is not None:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater"
+
+
+class _Stopping:
+    """The first signal asks for a graceful end, the second ends at once."""
+
+    def __init__(self, stop_at_eof: bool) -> None:
+        self.asked = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._signalled)
+        if stop_at_eof:
+            self._loop.add_reader(sys.stdin.fileno(), self._readable)
+
+    def _signalled(self) -> None:
+        if self.asked.is_set():
+            os._exit(exit_status.ENDED_AT_ONCE)
+        self.asked.set()
+
+    def _readable(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            self._loop.remove_reader(sys.stdin.fileno())
+            self.asked.set()
+
+
+async def _serve(start: Start) -> int:
+    stopping = _Stopping(start.stop_at_eof)
+    executor = ThreadPoolExecutor(EXECUTOR_THREADS, thread_name_prefix="headwater")
+    store = await _open_store(start, executor)
+    if store is None:
+        return exit_status.OK
+    try:
+        return await _serve_store(start, stopping, store, executor)
+    finally:
+        await store.close()
+        # Not waited for: a call that hangs in the store must not hold up the end.
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+async def _open_store(start: Start, executor: ThreadPoolExecutor) -> ObjectStore | None:
+    try:
+        if start.config.flag("create.bucket"):
+            await create_bucket(start.uri, start.settings)
+        return await open_store(
+            start.uri,
+            settings=start.settings,
+            rng=random.SystemRandom(),
+            now_ms=_now_ms,
+            executor=executor,
+        )
+    except (StoreError, ValueError) as error:
+        raise StartFailed(f"{display_uri(start.uri)}: {error}") from error
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+async def _serve_store(
+    start: Start, stopping: _Stopping, store: ObjectStore, executor: ThreadPoolExecutor
+) -> int:
+    config, uri = start.config, start.uri
+    network = TcpNetwork()
+    node = Node(
+        config,
+        Environment(
+            store=store,
+            store_name=store_name(uri, start.settings),
+            network=network,
+            now_ms=_now_ms,
+            rng=random.SystemRandom(),
+            executor=executor,
+            cache_dir=cache_directory(config, uri),
+        ),
+    )
+    admin = AdminHttp(
+        network,
+        lambda: Health(node.is_ready, tuple(node.trouble.reasons.values())),
+        node.metrics.render,
+    )
+    address = config.http_address
+    try:
+        http_port = await admin.listen(address.host, address.port)
+    except OSError as error:
+        raise StartFailed(
+            f"cannot listen on {address}: {error.strerror or error}; "
+            "choose another address with --http HOST:PORT",
+            exit_status.USAGE,
+        ) from error
+    try:
+        if not await _start_node(node, stopping, uri):
+            return exit_status.OK
+        # What is there now stays: the collector of cycles need not look at it again.
+        gc.collect()
+        gc.freeze()
+        _print_ready(node, replace(address, port=http_port), uri)
+        return await _run_node(node, stopping)
+    finally:
+        await admin.close()
+
+
+async def _start_node(node: Node, stopping: _Stopping, uri: str) -> bool:
+    """False where a signal came first. Raises StartFailed."""
+    starting = asyncio.create_task(node.start(), name="start")
+    asked = asyncio.create_task(stopping.asked.wait(), name="signals")
+    await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait((starting,), timeout=STOP_WITHIN_S)
+        return False
+    try:
+        await starting
+    except AddressInUse as error:
+        raise StartFailed(str(error), exit_status.USAGE) from error
+    except StartRefused as error:
+        raise StartFailed(str(error)) from error
+    except Fenced as error:
+        raise StartFailed(await _replaced(node, error), exit_status.REPLACED) from error
+    except (StoreError, LogError) as error:
+        raise StartFailed(f"{display_uri(uri)}: {error}") from error
+    return True
+
+
+def _print_ready(node: Node, http: object, uri: str) -> None:
+    controller = node.controller
+    listeners = controller.image.brokers[controller.node_id].listeners
+    kafka = ",".join(_host_port(endpoint) for endpoint in listeners)
+    print(
+        f"headwater is ready: kafka {kafka} http {http} store {display_uri(uri)} "
+        f"node {controller.node_id}",
+        flush=True,
+    )
+
+
+def _host_port(endpoint: Endpoint) -> str:
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return f"{host}:{endpoint.port}"
+
+
+async def _run_node(node: Node, stopping: _Stopping) -> int:
+    running = asyncio.create_task(node.run(), name="node")
+    asked = asyncio.create_task(stopping.asked.wait(), name="signals")
+    await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    if not running.done():
+        log.info("stopping")
+        running.cancel()
+        await asyncio.wait((running,))
+        try:
+            async with asyncio.timeout(STOP_WITHIN_S):
+                await node.close(NODE_CLOSE_S)
+        except TimeoutError:
+            log.warning("not everything ended in time; the log is left for recovery")
+        return exit_status.OK
+    try:
+        await running
+    except Fenced as error:
+        message = await _replaced(node, error)
+        await node.abort()
+        raise StartFailed(message, exit_status.REPLACED) from error
+    except Exception as error:
+        log.exception("the broker failed")
+        await node.abort()
+        raise StartFailed(f"ends after a failure: {error}") from error
+    raise AssertionError("a node runs until it is stopped")
+
+
+async def _replaced(node: Node, error: Fenced) -> str:
+    """Who took our place: the seal names its maker, the metadata log knows the address."""
+    try:
+        async with asyncio.timeout(2.0):
+            successor = await node.controller.successor()
+    except (TimeoutError, AssertionError):
+        successor = None
+    who = error.maker.decode("utf-8", "replace") or "another process"
+    if successor is not None:
+        who = f"node {successor.node_id} at {address_of(successor)}"
+    return (
+        f"{who} has taken this broker's place ({error}); everything acknowledged is in the store, "
+        "and this process ends"
+    )
