@@ -100,8 +100,8 @@ class Checkpoint(_Control, frozen=True, tag="checkpoint"):
 class Report(_Control, frozen=True, tag="report"):
     """The answer to a round of deletion: what this incarnation held since its last report.
 
-    held: keys; or, in line, only those besides what `held_ref` lists. Objects of this maker with
-    numbers below `lowest_unsettled` are settled.
+    held: keys; where they are many they are in the object `held_ref` instead. Objects of this
+    maker with numbers below `lowest_unsettled` are settled.
     """
 
     round: int

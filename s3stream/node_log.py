@@ -18,7 +18,7 @@ from objectstore.errors import Corrupt, StoreError
 from objectstore.store import ObjectStore
 from wal.durable_future import DurableFuture
 from wal.errors import LogClosed, LogError
-from wal.format import BatchEntry
+from wal.format import BatchEntry, Kind, LargeBatchRef
 from wal.keys import wal_log
 from wal.parallel import first_error
 from wal.writer import DurableObject, LogWriter
@@ -27,7 +27,14 @@ from .back_pressure import Admission, BackPressure
 from .block_cache import BlockCache
 from .checkpoint import Checkpointer
 from .config import S3StreamConfig
-from .control import Closing, Dropped, OpenedStream, Opening, Trimmed, encode_control
+from .control import (
+    Closing,
+    Dropped,
+    OpenedStream,
+    Opening,
+    Trimmed,
+    encode_control,
+)
 from .entries import Appointment
 from .fold import ref_of
 from .log_cache import CachedStream, LogCache
@@ -69,7 +76,7 @@ class StreamStorage:
         self.incarnation = incarnation
         self.config = config
         self.registry = StreamRegistry(incarnation)
-        self.numbers = ObjectNumbers()
+        self.numbers = ObjectNumbers(incarnation=incarnation)
         self._own_block_cache = block_cache is None
         self.block_cache = block_cache or BlockCache(config.block_cache_bytes)
         self.reader = ObjectReader(store, self.block_cache)
@@ -139,6 +146,7 @@ class StreamStorage:
         if not opened:
             return []
         recovery: BlobRef | None = None
+        held: tuple[str, ...] = ()
         if source is not None:
             found = await read_source(self.store, source, {one.stream_id for one in opened})
             missing = [one.stream_id for one in opened if one.stream_id not in found.entries]
@@ -148,10 +156,13 @@ class StreamStorage:
                     f"streams {missing}"
                 )
             recovery = BlobRef(*source.recovery)
+            held = found.held
             self.registry.learn_source(recovery, found)
         record = Opening(opened, None if source is None else source.incarnation, recovery)
         # Crashed before this is durable: the source still has everything.
         await self.append_control(encode_control(record))
+        # If we took over ourselves, the recovery object is of our making: it is referred to now.
+        self.numbers.settle_keys(held)
         streams = []
         for one in opened:
             entry = self.registry.entry(one.stream_id)
@@ -204,7 +215,28 @@ class StreamStorage:
         """Of `Stream.append`. The batch is in the log cache from now on."""
         future = self.wal.append(entry)
         self.cache.add(cached, entry)
+        if entry.reference is not None:
+            key = entry.reference.key
+            # Folded by then, so the log refers to it; or the log has ended.
+            future.add_done_callback(lambda _: self.numbers.settle_keys([key]))
         return future
+
+    async def write_large_batch(
+        self, entry: BatchEntry, give_up_after_s: float | None = None
+    ) -> LargeBatchRef:
+        """Write a batch to an object of its own, before it has an offset.
+
+        The caller then sets offset and epoch, and appends it with this as `reference`; or, if it
+        will not, calls `forget_large_batch`. Raises StoreUnavailable after `give_up_after_s`.
+        """
+        written = await self.object_writer.write_records(
+            Kind.BATCH, [entry], give_up_after_s=give_up_after_s
+        )
+        return LargeBatchRef(written.ref.key, written.ref.write_id, written.ref.size_bytes)
+
+    def forget_large_batch(self, reference: LargeBatchRef) -> None:
+        """It will not be appended: the collector may have it."""
+        self.numbers.settle_keys([reference.key])
 
     async def append_control(self, record: bytes) -> int:
         """Durable and folded when it returns: the sequence of its object."""
@@ -333,5 +365,5 @@ class StreamStorage:
     # For rounds of deletion
 
     def references(self) -> set[str]:
-        """Keys referred to at this moment; a round's report asks `registry.references`."""
+        """Keys referred to at this moment; a round hears of more, see `Reporter`."""
         return self.registry.references.held()

@@ -68,11 +68,17 @@ class ObjectWriter:
         self._on_trouble = on_trouble
 
     async def write_records(
-        self, kind: Kind, entries: Sequence[BatchEntry], *, part_bytes: int = PART_SIZE_BYTES
+        self,
+        kind: Kind,
+        entries: Sequence[BatchEntry],
+        *,
+        part_bytes: int = PART_SIZE_BYTES,
+        give_up_after_s: float | None = None,
     ) -> WrittenObject:
         """entries: in the order of each stream's offsets, buffers unchanged until this returns.
 
-        Above `part_bytes` it goes as a multipart upload.
+        Above `part_bytes` it goes as a multipart upload. After `give_up_after_s` (None: never)
+        raises StoreUnavailable; its number is settled then.
         """
         while True:
             number = self.numbers.draw()
@@ -85,7 +91,13 @@ class ObjectWriter:
 
             chunks, index, size = await self._off_loop(make, len(entries) > _INLINE_BATCHES)
             key = data_key(self._incarnation, number)
-            if await self._create(key, chunks, size, write_id, part_bytes):
+            try:
+                ours = await self._create(key, chunks, size, write_id, part_bytes, give_up_after_s)
+            except BaseException:
+                # Given up: should it land yet, it is garbage.
+                self.numbers.settle([number])
+                raise
+            if ours:
                 return WrittenObject(ref_of(key, write_id, size, index), index, number)
             self.numbers.settle([number])
 
@@ -105,11 +117,23 @@ class ObjectWriter:
         return await asyncio.get_running_loop().run_in_executor(self._executor, make)
 
     async def _create(
-        self, key: str, chunks: Chunks, size: int, write_id: bytes, part_bytes: int
+        self,
+        key: str,
+        chunks: Chunks,
+        size: int,
+        write_id: bytes,
+        part_bytes: int,
+        give_up_after_s: float | None = None,
     ) -> bool:
         if size <= part_bytes + _SLACK_BYTES:
             return await create_once(
-                self._store, key, chunks, write_id, rng=self._rng, on_trouble=self._on_trouble
+                self._store,
+                key,
+                chunks,
+                write_id,
+                rng=self._rng,
+                give_up_after_s=give_up_after_s,
+                on_trouble=self._on_trouble,
             )
 
         async def parts() -> AsyncIterator[Chunks]:
@@ -117,7 +141,13 @@ class ObjectWriter:
                 yield part
 
         return await create_by_upload(
-            self._store, key, parts, write_id, rng=self._rng, on_trouble=self._on_trouble
+            self._store,
+            key,
+            parts,
+            write_id,
+            rng=self._rng,
+            give_up_after_s=give_up_after_s,
+            on_trouble=self._on_trouble,
         )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from wal.keys import parse_data_key
+
 
 class References:
     """Counted references by key."""
@@ -63,7 +65,8 @@ class ObjectNumbers:
     A number is settled once its object is referred to by a durable record, or given up.
     """
 
-    def __init__(self, first: int = 0) -> None:
+    def __init__(self, first: int = 0, *, incarnation: int = 0) -> None:
+        self.incarnation = incarnation
         self._next = first
         self._unsettled: dict[int, None] = {}
 
@@ -77,6 +80,13 @@ class ObjectNumbers:
         """Those settled already are passed by."""
         for number in numbers:
             self._unsettled.pop(number, None)
+
+    def settle_keys(self, keys: Iterable[str]) -> None:
+        """As `settle`, by the objects' keys; those of other makers are passed by."""
+        for key in keys:
+            parsed = parse_data_key(key)
+            if parsed is not None and parsed[0] == self.incarnation:
+                self._unsettled.pop(parsed[1], None)
 
     @property
     def lowest_unsettled(self) -> int:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from objectstore.errors import Corrupt
+from objectstore.errors import Corrupt, NotFound
 from objectstore.store import ObjectStore
-from wal.format import Kind, read_blob, read_index
-from wal.keys import wal_log
+from wal.format import NO_CHECKPOINT, Kind, read_blob, read_header, read_index
+from wal.keys import LogName, wal_log
 from wal.parallel import each_of
 from wal.recovery import LogObject, read_tail
 
@@ -33,6 +33,8 @@ from .registry import Source, StreamRegistry, pages_of
 
 READS_AT_ONCE = 32
 CHUNK_BYTES = 8 << 20
+# A checkpoint's state is that of an object a little before the one that holds it.
+_MARGIN = 64
 _RECOVERY_VERSION = 1
 
 
@@ -75,7 +77,7 @@ async def recover(store: ObjectStore, incarnation: int, end: int) -> RecoveredLo
     store raises.
     """
     registry = StreamRegistry(incarnation)
-    tail = await read_tail(store, wal_log(incarnation), end)
+    tail = await _read_from_checkpoint(store, wal_log(incarnation), end)
     first = 0
     found = _last_checkpoint(tail)
     if found is not None:
@@ -83,15 +85,36 @@ async def recover(store: ObjectStore, incarnation: int, end: int) -> RecoveredLo
         entries, changed = await _read_checkpoint(store, checkpoint)
         registry.restore(checkpoint, seq, entries.values(), changed)
         first = checkpoint.as_of_seq + 1
-    elif tail and tail[0].seq > 0:
-        raise Corrupt(f"{tail[0].key}: trimmed before it, but no checkpoint is in the log")
+    elif end and (not tail or tail[0].seq > 0):
+        raise Corrupt(f"wal/{incarnation}: trimmed, but no checkpoint is in what is left of it")
     todo = [one for one in tail if one.seq >= first]
     await _learn(store, registry, todo)
     for one in todo:
         registry.fold(one.seq, ref_of(one.key, one.write_id, one.size, one.index), one.index)
-    if registry.folded_seq != end - 1:
+    if todo and registry.folded_seq != end - 1:
         raise Corrupt(f"wal/{incarnation}: read up to {registry.folded_seq}, ends at {end}")
     return RecoveredLog(incarnation, end, registry)
+
+
+async def _read_from_checkpoint(store: ObjectStore, log: LogName, end: int) -> list[LogObject]:
+    """The log's objects from its last checkpoint's state on; earlier ones may be among them."""
+    if end == 0:
+        return []
+    first: int | None = None
+    trim = 0
+    try:
+        header = await read_header(store, log.key(end - 1))
+    except NotFound:
+        pass  # a hole; whoever reads the tail says so
+    else:
+        trim = first = header.trim
+        if header.checkpoint != NO_CHECKPOINT:
+            first = max(trim, header.checkpoint - _MARGIN)
+    tail = await read_tail(store, log, end, from_seq=first)
+    found = _last_checkpoint(tail)
+    if found is not None and first is not None and found[0].as_of_seq + 1 < first:
+        tail = await read_tail(store, log, end, from_seq=max(trim, found[0].as_of_seq + 1))
+    return tail
 
 
 def _last_checkpoint(tail: list[LogObject]) -> tuple[Checkpoint, int] | None:
