@@ -6,9 +6,10 @@ taken for absent, whatever LIST shows.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from objectstore.errors import Corrupt, NotFound
+from objectstore.errors import Corrupt, NotFound, StoreUnavailable
 from objectstore.store import ObjectStore
 
 from .errors import HoleInLog, TrimmedAway
@@ -21,7 +22,8 @@ from .seal import read_end
 from .survey import check_place, survey
 
 READS_AT_ONCE = 32
-ATTEMPTS = 4
+SAME_HOLE_ATTEMPTS = 3
+ATTEMPTS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +57,19 @@ async def read_tail(
     if end is None:
         found = await read_end(store, log)
         end = None if found is None else found.end
-    hole: HoleInLog | NotFound | None = None
+    met: Counter[int] = Counter()
     for _ in range(ATTEMPTS):
-        # What is missing from a log in use may have been trimmed since it was listed; the next
-        # LIST then shows a later trim.
+        # A LIST is no snapshot: of a log in use it can miss what its later pages speak of, and
+        # what it shows may be trimmed before it is read. A real hole stays where it is.
         try:
             if end is not None:
                 return await _read_ended(store, log, end, from_seq, with_blocks)
             return await _read_open(store, log, from_seq, with_blocks)
-        except (HoleInLog, NotFound) as error:
-            hole = error
-    assert hole is not None
-    raise hole
+        except HoleInLog as hole:
+            met[hole.seq] += 1
+            if met[hole.seq] == SAME_HOLE_ATTEMPTS:
+                raise
+    raise StoreUnavailable(f"{log.prefix}: changes faster than it can be read; try again")
 
 
 async def _read_ended(
@@ -142,12 +145,15 @@ async def _read_all(
     async def one(seq: int) -> LogObject:
         key = log.key(seq)
         data: memoryview | None = None
-        if with_blocks:
-            whole = await read_object(store, key)
-            header, index, data = whole.header, whole.index, whole.data
-        else:
-            index = await read_index(store, key, sizes[seq])
-            header = index.decoded_header(key)
+        try:
+            if with_blocks:
+                whole = await read_object(store, key)
+                header, index, data = whole.header, whole.index, whole.data
+            else:
+                index = await read_index(store, key, sizes[seq])
+                header = index.decoded_header(key)
+        except NotFound as error:
+            raise HoleInLog(log, seq, "it was listed a moment ago") from error
         _check_data(header, log, seq)
         return LogObject(seq, key, header.write_id, sizes[seq], header, index, data)
 
