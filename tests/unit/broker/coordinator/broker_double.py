@@ -50,6 +50,7 @@ class MemoryLog:
         self.lose: ErrorCode | None = None
         self.lost_leadership = False
         self.appends = 0
+        self._late: list[tuple[int, asyncio.Future[int]]] = []
         self._held: list[tuple[list[tuple[bytes, bytes | None]], asyncio.Future[int]]] = []
 
     @property
@@ -85,6 +86,26 @@ class MemoryLog:
         base = len(self.records)
         self.records.extend(LogRecordDouble(key, value) for key, value in records)
         future.set_result(base)
+
+    def write_last(self) -> None:
+        """The newest append is answered before the older ones, which are in the log before it."""
+        records, future = self._held.pop()
+        base = len(self.records) + sum(len(older) for older, _ in self._held)
+        for older, _ in self._held:
+            self.records.extend(LogRecordDouble(key, value) for key, value in older)
+        self.records.extend(LogRecordDouble(key, value) for key, value in records)
+        future.set_result(base)
+        base -= sum(len(older) for older, _ in self._held)
+        self._late = []
+        for older, older_future in self._held:
+            self._late.append((base, older_future))
+            base += len(older)
+        self._held.clear()
+
+    def answer_late(self) -> None:
+        for base, future in self._late:
+            future.set_result(base)
+        self._late = []
 
     def release(self) -> None:
         self.hold = False

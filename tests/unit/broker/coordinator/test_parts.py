@@ -17,9 +17,10 @@ from broker.coordinator.classic_group import (
     subscribed_topics,
 )
 from broker.coordinator.java_hash import hash_map_order, java_hash, partition_for
-from broker.coordinator.records import decode_record, encode_record
+from broker.coordinator.records import Record, decode_record, encode_record
+from broker.coordinator.state import DurableState, LatestState
 from broker.coordinator.timers import Timers
-from protocol.internal_records import GroupMetadataValue
+from protocol.internal_records import GroupMetadataValue, OffsetCommitKey, OffsetCommitValue
 from tests.unit.broker.coordinator.requests import subscription
 from tests.unit.broker.coordinator.virtual_loop import run
 
@@ -47,6 +48,24 @@ def test_partition_of_a_group_is_kafkas() -> None:
 
 def test_hash_map_order_is_javas() -> None:
     assert hash_map_order(["roundrobin", "range"]) == hash_map_order(["range", "roundrobin"])
+
+
+def test_newest_append_of_a_key_outlasts_an_older_one() -> None:
+    durable = DurableState()
+    latest = LatestState(durable)
+    key = OffsetCommitKey("g", "a", 0)
+    write: list[Record] = [(key, OffsetCommitValue(1, "", 0))]
+    erase: list[Record] = [(key, None)]
+    latest.apply(1, write)
+    latest.apply(2, erase)
+    durable.replay(*write[0])
+    latest.settle(1, write)
+    assert latest.offset("g", ("a", 0)) is None
+    assert durable.offset("g", ("a", 0)) is not None
+    durable.replay(*erase[0])
+    latest.settle(2, erase)
+    assert latest.offsets("g") == {}
+    assert latest.has_group("g")
 
 
 def test_dead_is_the_only_end() -> None:

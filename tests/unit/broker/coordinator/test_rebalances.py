@@ -182,6 +182,21 @@ def test_follower_waiting_for_the_leaders_assignment_is_not_expelled() -> None:
     run(main())
 
 
+def test_new_member_waits_five_minutes_at_most() -> None:
+    async def main() -> None:
+        broker = await started()
+        member = await member_of(broker, rebalance_ms=900_000)
+        begun = now_s()
+        joining = asyncio.ensure_future(broker(rq.join("g", rebalance_ms=900_000), 3))
+        while not joining.done():
+            assert (await broker(rq.heartbeat("g", member, 1), 4)).error_code in (0, 27)
+            await asyncio.sleep(5)
+        assert (await joining).error_code == 25
+        assert 300 <= now_s() - begun <= 310
+
+    run(main())
+
+
 def test_new_member_makes_waiting_followers_join_again() -> None:
     async def main() -> None:
         broker = await started()

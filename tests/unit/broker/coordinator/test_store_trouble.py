@@ -316,3 +316,81 @@ def test_while_loading_heartbeats_are_welcome_and_all_else_waits() -> None:
         assert await offset_of(broker, "g19") == (19, 0)
 
     run(main())
+
+
+def test_silent_member_is_expelled_a_session_after_the_stall() -> None:
+    async def main() -> None:
+        broker = await started()
+        await member_of(broker, session_ms=6_000)
+        broker.log.hold = True
+        slow = asyncio.ensure_future(broker(rq.commit("other", {"a": {0: 5}}), 9))
+        await asyncio.sleep(20)
+        await slow
+        broker.log.release()
+        await asyncio.sleep(5.9)
+        assert await state_of(broker) == ("Stable", 1)
+        await asyncio.sleep(0.2)
+        assert await state_of(broker) == ("Empty", 0)
+
+    run(main())
+
+
+def test_answers_of_the_log_out_of_order_take_effect_in_order() -> None:
+    async def main() -> None:
+        broker = await started()
+        broker.log.hold = True
+        commits = [
+            asyncio.ensure_future(broker(rq.commit("g", {"a": {0: offset}}), 9))
+            for offset in (1, 2, 3)
+        ]
+        await asyncio.sleep(0.1)
+        broker.log.write_last()
+        await asyncio.sleep(0.1)
+        assert [c.done() for c in commits] == [False] * 3
+        assert await offset_of(broker) == (-1, 0)
+        broker.log.answer_late()
+        assert [code_of(await c) for c in commits] == [0] * 3
+        assert await offset_of(broker) == (3, 0)
+
+    run(main())
+
+
+def test_assignments_of_a_generation_that_is_over_count_no_more() -> None:
+    async def main() -> None:
+        broker = await started()
+        joined = await broker(rq.join("g"), 3)
+        await asyncio.sleep(0.1)
+        broker.log.hold = True
+        syncing = asyncio.ensure_future(
+            broker(rq.sync("g", joined.member_id, 1, {joined.member_id: b"1"}), 5)
+        )
+        await asyncio.sleep(0.1)
+        newcomer = asyncio.ensure_future(broker(rq.join("g"), 3))
+        assert (await syncing).error_code == ErrorCode.REBALANCE_IN_PROGRESS
+        broker.log.release()
+        await asyncio.sleep(0.1)
+        assert await state_of(broker) == ("PreparingRebalance", 2)
+        again = await broker(rq.join("g", joined.member_id), 9)
+        assert again.generation_id == (await newcomer).generation_id == 2
+        assert await state_of(broker) == ("CompletingRebalance", 2)
+
+    run(main())
+
+
+def test_static_member_that_waits_for_the_log_is_taken_along_by_a_rebalance() -> None:
+    async def main() -> None:
+        broker = await started()
+        await member_of(broker, instance="one")
+        broker.log.hold = True
+        back = asyncio.ensure_future(broker(rq.join("g", instance="one"), 9))
+        await asyncio.sleep(0.1)
+        # The one other member joins, and as all have joined the next generation begins.
+        newcomer = await broker(rq.join("g"), 3)
+        rejoined = await back
+        assert newcomer.generation_id == rejoined.generation_id == 2
+        assert not rejoined.skip_assignment
+        broker.log.release()
+        await asyncio.sleep(0.1)
+        assert await state_of(broker) == ("CompletingRebalance", 2)
+
+    run(main())
