@@ -133,6 +133,7 @@ class LogWriter:
         self._fenced: Fenced | None = None
         self._closing = False
         self._aborted = False
+        self._dropped = False  # something that had been appended, at the stop
 
     # What a caller may ask at any time.
 
@@ -268,8 +269,8 @@ class LogWriter:
             await self._fills[-1].future
         elif self._flights:
             await self._flights[-1].fill.future
-        elif self._fenced is not None:
-            raise self._fenced_again()
+        elif self._dropped or self._fenced is not None:
+            raise self._why_stopped()
 
     async def close(self, deadline_s: float | None = None) -> None:
         """Take nothing more, flush, stop. After `deadline_s` (None: never) what is left is dropped.
@@ -545,6 +546,7 @@ class LogWriter:
 
     def _drop_all(self) -> None:
         flights, fills = self._flights, self._fills
+        self._dropped = self._dropped or bool(flights or fills)
         self._flights, self._fills = deque(), deque()
         self._pending_bytes = self._in_flight_bytes = 0
         for fill in [*(flight.fill for flight in flights), *fills]:

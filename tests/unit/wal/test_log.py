@@ -128,6 +128,8 @@ def test_abort_tells_every_future_and_refuses_more() -> None:
             rig.writer.append(entry(1, 1, 1, 10))
         with pytest.raises(LogClosed):
             await rig.writer.confirm()
+        with pytest.raises(LogClosed):
+            await rig.writer.flush()
         await rig.writer.run()  # returns at once
 
     asyncio.run(main())
