@@ -127,7 +127,7 @@ class Stream:
             batches = self._cached.read(position, end, left)
             if batches is None:
                 batches = await self._fetch_stored(position, end, left, first=not found)
-            elif found and len(batches[0]) > left:
+            elif found and (len(batches[0]) > left or _next_offset(batches[0]) > end):
                 break
             if not batches:
                 break

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from objectstore.errors import Corrupt, NotFound
+from objectstore.errors import Corrupt
 from objectstore.store import ObjectStore
-from wal.format import NO_CHECKPOINT, Kind, read_blob, read_header, read_index
+from wal.format import NO_CHECKPOINT, Kind, read_blob, read_index
 from wal.keys import LogName, wal_log
 from wal.parallel import each_of
 from wal.recovery import LogObject, read_tail
@@ -34,7 +34,7 @@ from .registry import Source, StreamRegistry, pages_of
 READS_AT_ONCE = 32
 CHUNK_BYTES = 8 << 20
 # A checkpoint's state is that of an object a little before the one that holds it.
-_MARGIN = 64
+_MARGIN = 16
 _RECOVERY_VERSION = 1
 
 
@@ -100,20 +100,20 @@ async def _read_from_checkpoint(store: ObjectStore, log: LogName, end: int) -> l
     """The log's objects from its last checkpoint's state on; earlier ones may be among them."""
     if end == 0:
         return []
-    first: int | None = None
-    trim = 0
-    try:
-        header = await read_header(store, log.key(end - 1))
-    except NotFound:
-        pass  # a hole; whoever reads the tail says so
-    else:
-        trim = first = header.trim
-        if header.checkpoint != NO_CHECKPOINT:
-            first = max(trim, header.checkpoint - _MARGIN)
+    newest = await read_tail(store, log, end, from_seq=end - 1)
+    found = _last_checkpoint(newest)
+    if found is not None and found[0].as_of_seq + 1 >= end - 1:
+        return newest  # closed in good order: its last object says it all
+    header = newest[0].header
+    first = header.trim
+    if found is not None:
+        first = max(first, found[0].as_of_seq + 1)
+    elif header.checkpoint != NO_CHECKPOINT:
+        first = max(first, header.checkpoint - _MARGIN)
     tail = await read_tail(store, log, end, from_seq=first)
     found = _last_checkpoint(tail)
-    if found is not None and first is not None and found[0].as_of_seq + 1 < first:
-        tail = await read_tail(store, log, end, from_seq=max(trim, found[0].as_of_seq + 1))
+    if found is not None and found[0].as_of_seq + 1 < first:
+        tail = await read_tail(store, log, end, from_seq=max(header.trim, found[0].as_of_seq + 1))
     return tail
 
 
