@@ -380,17 +380,23 @@ def test_assignments_of_a_generation_that_is_over_count_no_more() -> None:
 def test_static_member_that_waits_for_the_log_is_taken_along_by_a_rebalance() -> None:
     async def main() -> None:
         broker = await started()
-        await member_of(broker, instance="one")
+        other = await member_of(broker)
+        static = asyncio.ensure_future(broker(rq.join("g", instance="one"), 9))
+        await asyncio.sleep(0.1)
+        led = await broker(rq.join("g", other), 9)
+        await static
+        await broker(rq.sync("g", other, led.generation_id, {}), 5)
         broker.log.hold = True
         back = asyncio.ensure_future(broker(rq.join("g", instance="one"), 9))
+        newcomer = asyncio.ensure_future(broker(rq.join("g"), 3))
         await asyncio.sleep(0.1)
-        # The one other member joins, and as all have joined the next generation begins.
-        newcomer = await broker(rq.join("g"), 3)
-        rejoined = await back
-        assert newcomer.generation_id == rejoined.generation_id == 2
-        assert not rejoined.skip_assignment
         broker.log.release()
         await asyncio.sleep(0.1)
-        assert await state_of(broker) == ("CompletingRebalance", 2)
+        # Its new id is durable, but the old generation is over.
+        assert not back.done()
+        led = await broker(rq.join("g", other), 9)
+        assert led.generation_id == 3
+        assert {(await back).generation_id, (await newcomer).generation_id} == {3}
+        assert not (await back).skip_assignment
 
     run(main())
