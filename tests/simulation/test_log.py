@@ -61,11 +61,15 @@ def run_seed(
         owners = sum(end.ours for end in (*ends, last))
         assert owners == 1 or (owners == 0 and crashed), ends
         if not loop.is_crashed("writer"):
-            await produced
+            async with asyncio.timeout(60):
+                await produced
             if not running.done():
                 # It had nothing to write: the next attempt, or question, tells it.
                 await asyncio.wait([confirming], timeout=60)
-            assert await running == "fenced"
+            if confirming.done():
+                confirming.result()
+            async with asyncio.timeout(60):
+                assert await running == "fenced"
         world.check_confirmation()
         collecting.cancel()
         await asyncio.wait([collecting])
