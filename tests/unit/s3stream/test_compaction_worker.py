@@ -124,7 +124,7 @@ def test_killed_child_is_a_retriable_error_and_another_one_does_the_work(tmp_pat
         slow = CompactionConfig(requests_per_s=0.001, idle_exit_s=0.2)
         worker = WorkerProcess(uri, StoreSettings(), slow)
         job = asyncio.create_task(worker.run([(NewObject(1, 7, bytes(16)), output)] * 3))
-        while worker.pid is None:
+        while worker.pid is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         os.kill(worker.pid, 9)
         with pytest.raises(StoreUnavailable, match="died"):
@@ -142,7 +142,7 @@ def test_cancelled_merge_takes_the_child_with_it(tmp_path: Path) -> None:
         slow = CompactionConfig(requests_per_s=0.001)
         worker = WorkerProcess(uri, StoreSettings(), slow)
         job = asyncio.create_task(worker.run([(NewObject(1, 7, bytes(16)), output)] * 3))
-        while worker.pid is None:
+        while worker.pid is None:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         pid = worker.pid
         job.cancel()
@@ -335,7 +335,7 @@ def test_nothing_is_done_until_there_is_something_new() -> None:
         await asyncio.sleep(0)
         assert log.controls == []
         compactor.notice()
-        while not log.controls:
+        while not log.controls:  # noqa: ASYNC110
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,0 +1,73 @@
+"""An incarnation's answer to a round of deletion: what it held, written into its own log.
+
+It names what this incarnation referred to at any moment since its last report, and the lowest
+number of its own objects that is not settled. Both are taken in one step, so that an object is
+always in one of the two; it counts once the record is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from objectstore.errors import Corrupt
+from objectstore.store import ObjectStore
+from wal.format import Kind, read_blob
+
+from .control import Report, encode_control
+from .object_writer import ObjectWriter
+from .registry import StreamRegistry
+
+INLINE_KEYS = 500
+
+
+class Reporter:
+    """append: puts a control record into the log and returns, durable and folded, with its seq."""
+
+    def __init__(
+        self,
+        registry: StreamRegistry,
+        writer: ObjectWriter,
+        *,
+        append: Callable[[bytes], Awaitable[int]],
+    ) -> None:
+        self._registry = registry
+        self._writer = writer
+        self._append = append
+        self._answered = -1
+
+    async def answer(self, round_number: int) -> None:
+        """Report to that round, once; durable when it returns. One call at a time.
+
+        Raises Fenced or LogClosed; trouble of the store is waited out.
+        """
+        if round_number <= self._answered:
+            return
+        number, keys = self._registry.references.begin_report()
+        lowest_unsettled = self._writer.numbers.lowest_unsettled
+        held = sorted(keys)
+        record = Report(round_number, lowest_unsettled, held)
+        numbers: list[int] = []
+        if len(held) > INLINE_KEYS:
+            blob = await self._writer.write_blob(Kind.REPORT, msgspec.msgpack.encode(held))
+            numbers.append(blob.number)
+            record = Report(round_number, lowest_unsettled, [], blob.ref)
+        await self._append(encode_control(record))
+        self._answered = round_number
+        self._registry.references.report_durable(number)
+        # Only this round reads it, and it was not there when the round listed its candidates.
+        self._writer.numbers.settle(numbers)
+
+
+async def held_keys(store: ObjectStore, report: Report) -> list[str]:
+    """What a report names, in line or not. Raises NotFound, Corrupt."""
+    if report.held_ref is None:
+        return report.held
+    key, write_id, _ = report.held_ref
+    blob = await read_blob(store, key, Kind.REPORT, write_id)
+    try:
+        further = msgspec.msgpack.decode(blob.body, type=list[str])
+    except msgspec.MsgspecError as error:
+        raise Corrupt(f"{key}: unreadable report: {error}") from error
+    return [*report.held, *further]
