@@ -34,6 +34,7 @@ from protocol.primitives import NodeEndpoint
 # A fetch that waits for less than this would never get anything that storage has to bring; Kafka's
 # remote reads have the same bound (`remote.fetch.max.wait.ms`).
 _LEAST_READ_S = 0.5
+_UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 
 
 @dataclass(slots=True)
@@ -268,6 +269,9 @@ def _tell_error(
     told.records = ()
     told.high_watermark = told.last_stable_offset = -1
     told.log_start_offset = -1
+    if read.partition is None and read.error.code in _UNKNOWN:
+        # Kafka answers these before it reads, with an empty list where it has null else.
+        told.aborted_transactions = ()
     leaderless = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
     if version >= 12 and read.error.code in leaderless:
         image = ctx.services.image

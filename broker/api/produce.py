@@ -27,10 +27,25 @@ from protocol.produce import (
     ProduceTopicResponse,
     encode_produce_response,
 )
+from protocol.record_batch import RefusedBatch
 from s3stream.back_pressure import Admission
 
 ADMIN_CLIENT_ID = "__admin_client"
 _VALID_ACKS = (-1, 0, 1)
+_FOUND_BEFORE_THE_LOG = frozenset(
+    {
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.UNKNOWN_TOPIC_ID,
+        ErrorCode.INVALID_TOPIC_EXCEPTION,
+        ErrorCode.INVALID_REQUIRED_ACKS,
+        ErrorCode.INVALID_TXN_STATE,
+        ErrorCode.MESSAGE_TOO_LARGE,
+        ErrorCode.CORRUPT_MESSAGE,
+        ErrorCode.KAFKA_STORAGE_ERROR,
+        ErrorCode.REQUEST_TIMED_OUT,
+    }
+)
 
 Waiting = list[tuple[ProducePartitionResponse, asyncio.Future[int]]]
 
@@ -47,6 +62,7 @@ async def handle(ctx: RequestContext, request: ProduceRequest, version: int) -> 
         topics = [
             _append_topic(ctx, request, topic, version, admission is not None, waiting, hints)
             for topic in request.topics
+            if topic.partitions
         ]
     finally:
         # What was appended is counted by the log cache from here on.
@@ -94,17 +110,19 @@ def _append_topic(
     for wanted in topic.partitions:
         told = ProducePartitionResponse(wanted.index)
         answer.partitions.append(told)
+        partition: Partition | None = None
         try:
             partition = _find(ctx, topic, wanted.index, request.acks)
             if not admitted:
                 raise KafkaError(ErrorCode.REQUEST_TIMED_OUT)
             pending = _append(partition, wanted, version)
         except KafkaError as error:
-            _refuse(ctx, topic, told, error, version, hints)
+            _refuse(ctx, topic, told, error, version, hints, partition)
             continue
         except Exception:
             # One partition's trouble stays its own.
-            _refuse(ctx, topic, told, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR), version, hints)
+            unforeseen = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
+            _refuse(ctx, topic, told, unforeseen, version, hints, partition)
             raise
         told.base_offset = pending.base_offset
         told.log_append_time_ms = pending.log_append_time_ms
@@ -125,7 +143,7 @@ def _find(ctx: RequestContext, topic: ProduceTopic, index: int, acks: int) -> Pa
     if partition.internal and ctx.client_id != ADMIN_CLIENT_ID:
         raise KafkaError(
             ErrorCode.INVALID_TOPIC_EXCEPTION,
-            f"Cannot append to internal topic {partition.topic}",
+            detail=f"Cannot append to internal topic {partition.topic}",
         )
     return partition
 
@@ -146,8 +164,11 @@ def _refuse(
     error: KafkaError,
     version: int,
     hints: dict[int, NodeEndpoint],
+    partition: Partition | None,
 ) -> None:
     told.error_code = int(error.code)
+    if partition is not None and _names_log_start(error):
+        told.log_start_offset = partition.log_start_offset
     told.error_message = error.message
     told.record_errors = list(getattr(error, "record_errors", ()))
     if version >= 10 and error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER:
@@ -157,13 +178,20 @@ def _refuse(
             if topic.name is not None
             else image.topic_by_id(topic.topic_id or UUID(int=0))
         )
-        partition = partition_image(found, told.index)
-        if partition is not None:
-            node_id = leader_node(image, partition)
-            told.current_leader = (node_id, partition.leader_epoch)
+        led = partition_image(found, told.index)
+        if led is not None:
+            node_id = leader_node(image, led)
+            told.current_leader = (node_id, led.leader_epoch)
             endpoint = endpoint_of(image, node_id, ctx.listener)
             if endpoint is not None:
                 hints[node_id] = endpoint
+
+
+def _names_log_start(error: KafkaError) -> bool:
+    """Whether the answer has the log start offset: with what Kafka finds out in the log."""
+    if isinstance(error, RefusedBatch):
+        return error.names_log_start
+    return error.code not in _FOUND_BEFORE_THE_LOG
 
 
 def _settle(waiting: Waiting) -> None:

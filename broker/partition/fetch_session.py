@@ -149,8 +149,7 @@ class FetchSessions:
                 return context
             context = FetchContext(None, incremental=False)
             context.set_plain(wanted)
-            if wanted:
-                context.session = self._new_session(wanted, uses_topic_ids, now_ms)
+            context.session = self._new_session(wanted, uses_topic_ids, now_ms)
             return context
         session = self._sessions.get(session_id)
         if session is None:

@@ -159,7 +159,7 @@ class Partition:
         if header.size_bytes > self.config.max_message_bytes:
             raise KafkaError(
                 ErrorCode.MESSAGE_TOO_LARGE,
-                f"The record batch size in the append to {self.topic}-{self.index} is "
+                detail=f"The record batch size in the append to {self.topic}-{self.index} is "
                 f"{header.size_bytes} bytes which exceeds the maximum configured value of "
                 f"{self.config.max_message_bytes}.",
             )
@@ -170,7 +170,7 @@ class Partition:
         if self._validate:
             validate_records(records)
         log_append_time = self._apply_timestamps(records, header, now_ms)
-        if log_append_time >= 0:
+        if log_append_time >= 0 or header.timestamp_type != 0:
             header = record_batch.parse_header(records)
         producer_id, epoch, sequence = header.producer_id, header.producer_epoch, -1
         if producer_id != NO_PRODUCER_ID:
@@ -178,8 +178,10 @@ class Partition:
             last = last_sequence_of(sequence, header.record_count)
             earlier = self.producers.duplicate_of(producer_id, epoch, sequence, last, now_ms)
             if earlier is not None:
-                # The original's time, as Kafka answers; and only once the original is durable.
-                time_ms = earlier.timestamp_ms if log_append_time >= 0 else -1
+                # The original's time, as Kafka answers (a repeated batch has the same one); and
+                # only once the original is durable.
+                stamped = log_append_time >= 0
+                time_ms = earlier.timestamp_ms if stamped else header.max_timestamp
                 return PendingAppend(
                     earlier.base_offset, time_ms, self.log_start_offset, earlier.durable
                 )
@@ -256,19 +258,12 @@ class Partition:
             record_batch.set_log_append_time(records, now_ms)
             return now_ms
         if header.timestamp_type != 0:
-            raise KafkaError(
-                ErrorCode.INVALID_TIMESTAMP,
-                "Invalid timestamp type in message. "
-                "Producer should not set timestamp type to LogAppendTime.",
-            )
-        newest, first = header.max_timestamp, header.base_timestamp
-        too_new = newest >= 0 and newest - now_ms > config.timestamp_after_max_ms
-        too_old = first >= 0 and now_ms - first > config.timestamp_before_max_ms
-        if too_new or too_old:
-            raise KafkaError(
-                ErrorCode.INVALID_TIMESTAMP,
-                "One or more records have been rejected due to invalid timestamp",
-            )
+            # Only the log may say that; Kafka takes the batch and drops the claim.
+            record_batch.clear_log_append_time(records)
+            header = record_batch.parse_header(records)
+        record_batch.check_timestamps(
+            header, now_ms, config.timestamp_before_max_ms, config.timestamp_after_max_ms
+        )
         return -1
 
     # -- reading

@@ -103,14 +103,14 @@ class ProducerStates:
         if epoch < entry.epoch:
             raise KafkaError(
                 ErrorCode.INVALID_PRODUCER_EPOCH,
-                f"Epoch of producer {producer_id} is {epoch}, "
+                detail=f"Epoch of producer {producer_id} is {epoch}, "
                 f"which is smaller than the last seen epoch {entry.epoch}",
             )
         if epoch != entry.epoch:
             if first_sequence != 0:
                 raise KafkaError(
                     ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                    f"Invalid sequence number for new epoch of producer {producer_id}: "
+                    detail=f"Invalid sequence number for new epoch of producer {producer_id}: "
                     f"{epoch} (request epoch), {first_sequence} (seq. number), "
                     f"{entry.epoch} (current producer epoch)",
                 )
@@ -122,7 +122,7 @@ class ProducerStates:
         if first_sequence != (last + 1) & MAX_SEQUENCE:
             raise KafkaError(
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
-                f"Out of order sequence number for producer {producer_id}: "
+                detail=f"Out of order sequence number for producer {producer_id}: "
                 f"{first_sequence} (incoming seq. number), {last} (current end sequence number)",
             )
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import time
 from typing import Any
 from uuid import UUID
 
-from protocol.record_batch import HEADER_SIZE, LOG_APPEND_TIME, iter_headers
+from protocol.record_batch import HEADER_SIZE, LOG_APPEND_TIME, parse_header
 
 from .schema import Values
 
+_DAY_MS = 86_400_000
 _NO_ID = UUID(int=0)
-# Wall clock times: whether there is one is compared, not which.
+# Wall clock times: whether it is one of today is compared, not which.
 _TIMES = frozenset(
     {"lastTimestamp", "lastFetchTimestamp", "lastCaughtUpTimestamp", "logAppendTimeMs"}
 )
@@ -49,7 +51,7 @@ class Names:
 
     def number(self, kind: str, value: int) -> Any:
         """The first, second, ... of its kind that this script saw."""
-        if value <= 0 and kind == "sessionId" or value < 0:
+        if (value <= 0 and kind == "sessionId") or value < 0:
             return value
         seen = [k for k in self._numbers if k[0] == kind]
         return self._numbers.setdefault((kind, value), f"{kind} {len(seen) + 1}")
@@ -95,7 +97,7 @@ def _value(key: str, value: Any, names: Names) -> Any:
         return names.word(value)
     if key in _NUMBERED:
         return names.number(key, value)
-    if key in _TIMES and value >= 0:
+    if key in _TIMES and abs(value - time.time() * 1000) < _DAY_MS:
         return "a time"
     if key == "port" and value == names.port:
         return "the port"
@@ -114,7 +116,7 @@ def _records(data: bytes | None, names: Names) -> Any:
         if at + size > len(data):
             batches.append({"cut": True})
             break
-        (header,) = iter_headers(view[at : at + size])
+        header = parse_header(view[at : at + size])
         stamped = header.timestamp_type == LOG_APPEND_TIME
         batches.append(
             {

@@ -27,6 +27,38 @@ class Difference:
 
 
 # Apache Kafka answers these from hash maps, in an order that says nothing.
-UNORDERED: frozenset[ApiKey] = frozenset()
+UNORDERED: frozenset[ApiKey] = frozenset({ApiKey.PRODUCE})
 
-DIFFERENCES: tuple[Difference, ...] = ()
+TRANSACTIONS = "Transactions are not served yet, and refused at once."
+
+DIFFERENCES: tuple[Difference, ...] = (
+    Difference(
+        ApiKey.PRODUCE,
+        ALL,
+        ("responses[].partitionResponses[]",),
+        TRANSACTIONS + " Kafka takes the batch, or cannot reach its transaction coordinator.",
+        "transactional batch*",
+    ),
+    Difference(
+        ApiKey.PRODUCE,
+        ALL,
+        ("",),
+        "Kafka never answers a partition without record set; Headwater: INVALID_RECORD.",
+        "null records",
+    ),
+    Difference(
+        ApiKey.PRODUCE,
+        (8, 13),
+        ("responses[].partitionResponses[].recordErrors",),
+        "Timestamps are judged by the batch's header, which tells the first record's and the "
+        "newest only; log.validate.records=true looks at each.",
+        "timestamp in the past",
+    ),
+    Difference(
+        ApiKey.FETCH,
+        ALL,
+        ("responses[].partitions[].records[]",),
+        "Recompressed by another build of the same codec: same records, other bytes.",
+        "zstd topic before version 10",
+    ),
+)

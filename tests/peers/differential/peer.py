@@ -110,4 +110,3 @@ class Connection:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
-

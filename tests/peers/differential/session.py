@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -176,9 +177,7 @@ class Session:
 
     # What most scripts need.
 
-    def topic(
-        self, name: str = "topic", partitions: int = 1, **configs: str
-    ) -> tuple[str, UUID]:
+    def topic(self, name: str = "topic", partitions: int = 1, **configs: str) -> tuple[str, UUID]:
         """A new topic that keeps its records; configuration keys with _ for the dots."""
         full = self.name(name)
         settings = {"retention_ms": "-1", **configs}
@@ -207,14 +206,23 @@ class Session:
 
     def wait_for(self, topic: str, partitions: int = 1) -> None:
         """Until the broker leads the partitions of a topic that was just made."""
-        body = {"topics": [{"name": topic}], "allowAutoTopicCreation": False}
+        asked = [
+            {"partitionIndex": i, "currentLeaderEpoch": -1, "timestamp": -1}
+            for i in range(partitions)
+        ]
+        body = {"replicaId": -1, "topics": [{"name": topic, "partitions": asked}]}
+        self.until(ApiKey.LIST_OFFSETS, 4, body)
+
+    def until(self, api: ApiKey, version: int, body: Values, pause_s: float = 0.01) -> Values:
+        """Ask until there is no error in the answer; that answer."""
+        answer: Values = {}
         for _ in range(500):
-            self.connection.send(ApiKey.METADATA, 9, body)
-            (found,) = self.connection.receive()["topics"]
-            ready = [p for p in found["partitions"] if p["errorCode"] == 0 and p["leaderId"] >= 0]
-            if len(ready) == partitions:
-                return
-        raise AssertionError(f"{topic} was never led")
+            self.connection.send(api, version, body)
+            answer = self.connection.receive()
+            if not error_codes(answer):
+                return answer
+            time.sleep(pause_s)
+        raise AssertionError(f"{self.script}: {api.name} always fails: {answer}")
 
     @contextmanager
     def another(self, client_id: str = "probe") -> Iterator[Connection]:
