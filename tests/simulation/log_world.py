@@ -175,6 +175,7 @@ class World:
             await self.writer.run()
         except Fenced as fenced:
             self.counted["fenced"] += 1
+            assert self.counted["seals"] > 0, f"fenced by nobody: {fenced}"
             assert self.acked_seqs == [] or fenced.seq > self.acked_seqs[-1]
             return "fenced"
         return "closed"
