@@ -196,7 +196,6 @@ class Node:
             stream_config(self.config, billed=env.billed),
             rng=env.rng,
             now_ms=env.now_ms,
-            executor=env.executor,
             block_cache=self._block_cache,
             on_trouble=lambda error: self.trouble.tell("the write-ahead log", error),
         )

@@ -16,7 +16,7 @@ SUM_BYTES = 16
 SUM_MODULUS = 1 << 128
 
 
-class ObjectRef(msgspec.Struct, array_like=True, frozen=True, order=True):
+class ObjectRef(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """An object with records, exactly: the key alone could name another's write.
 
     write_id: 16 bytes of its header. size_bytes: the whole object.
@@ -30,7 +30,7 @@ class ObjectRef(msgspec.Struct, array_like=True, frozen=True, order=True):
     index_size: int
 
 
-class ObjectRange(msgspec.Struct, array_like=True, frozen=True):
+class ObjectRange(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The contiguous batches of one stream in one object.
 
     end_offset is exclusive. size_bytes: its batches together. max_timestamp: Unix milliseconds;

@@ -6,6 +6,7 @@ from .compose import (
     block_entry,
     compose,
     compose_blob,
+    compose_in_steps,
     note_producer,
 )
 from .header import (
@@ -71,6 +72,7 @@ __all__ = [
     "check_block",
     "compose",
     "compose_blob",
+    "compose_in_steps",
     "decode_header",
     "encode_header",
     "encode_tail",

@@ -7,10 +7,10 @@ bytes of a batch are touched once, for the checksum of their block.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Sequence
 from operator import attrgetter
 
+import msgspec
 from crc32c import crc32c
 
 from objectstore.store import Buffer
@@ -31,14 +31,15 @@ from .index import (
 
 BLOCK_BYTES = 1 << 20
 PRODUCER_BATCHES = 5
+STEP_BATCHES = 200
+STEP_BYTES = 8 << 20
 
 _BLOB = struct.Struct(">QI")
 BLOB_PREFIX_SIZE = _BLOB.size
 
 
-@dataclass(slots=True)
-class BatchEntry:
-    """One batch on its way into an object.
+class BatchEntry(msgspec.Struct, gc=False):
+    """One batch on its way into an object. (gc=False: a full log cache holds a million of them.)
 
     buffer: the whole batch, base offset and leader epoch already set; unchanged from now on.
     size_bytes: of the batch, also where `reference` says that it lies elsewhere (then `buffer` is
@@ -99,6 +100,32 @@ def compose(
     # sorted() is stable and quick on what is sorted already, as one stream's batches are.
     for entry in sorted(entries, key=_by_stream):
         blocks.add(entry)
+    return _finish(blocks, header, write_id, controls)
+
+
+def compose_in_steps(
+    kind: Kind, maker: int, number: int, write_id: bytes, entries: Sequence[BatchEntry]
+) -> Generator[None, None, tuple[list[Buffer], ObjectIndex, int]]:
+    """`compose` of a large object that is in no log, in steps of about a millisecond.
+
+    Returns what `compose` returns; the caller lets others run at each yield.
+    """
+    header = encode_header(ObjectHeader(kind, write_id, maker, number, 0, 0, NO_CHECKPOINT, 0))
+    blocks = _Blocks(header)
+    step_batches = step_bytes = 0
+    for entry in sorted(entries, key=_by_stream):
+        blocks.add(entry)
+        step_batches += 1
+        step_bytes += entry.size_bytes
+        if step_batches >= STEP_BATCHES or step_bytes >= STEP_BYTES:
+            step_batches = step_bytes = 0
+            yield
+    return _finish(blocks, header, write_id, ())
+
+
+def _finish(
+    blocks: _Blocks, header: bytes, write_id: bytes, controls: Sequence[bytes]
+) -> tuple[list[Buffer], ObjectIndex, int]:
     index = ObjectIndex(blocks.finish(), blocks.ranges, list(controls), header)
     tail = encode_tail(index, blocks.position, write_id)
     size = blocks.position + len(tail[0]) + len(tail[1])

@@ -84,7 +84,7 @@ ProducerBatch = tuple[I32, I32, Offset, Offset, I64]
 """(base sequence, last sequence, base offset, last offset, timestamp)."""
 
 
-class ProducerUpdate(msgspec.Struct, array_like=True):
+class ProducerUpdate(msgspec.Struct, array_like=True, gc=False):
     """What one range does to one producer's state.
 
     batches: the last five of `epoch` in this range, oldest first.
@@ -101,7 +101,7 @@ class ProducerUpdate(msgspec.Struct, array_like=True):
     last_timestamp: I64 = -1
 
 
-class StreamRange(msgspec.Struct, array_like=True):
+class StreamRange(msgspec.Struct, array_like=True, gc=False):
     """Neighbouring batches of one stream and one leader epoch, in one block.
 
     end_offset: exclusive. position: in the block, bytes. max_timestamp_offset: the last offset of
