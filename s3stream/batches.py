@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from objectstore.errors import Corrupt
 from protocol.control_batch import MarkerType, decode_marker

@@ -41,7 +41,7 @@ class S3StreamConfig:
     idle_after_s: float = 10.0
     housekeeping_s: float = 600.0
     data_object_bytes: int = 64 * MIB
-    checkpoint_objects: int = 128
+    checkpoint_objects: int = 256
     page_streams: int = 2000
     page_bytes: int = MIB
     delta_bytes: int = MIB

@@ -25,7 +25,7 @@ Appointment = tuple[int, int, int]
 """(term, sequence, number in the object) of the metadata record that made the leader."""
 
 
-class Tally(msgspec.Struct, array_like=True):
+class Tally(msgspec.Struct, array_like=True, gc=False):
     """What belongs together: a sum over batches, and how much they are."""
 
     sum: bytes = ZERO_SUM
@@ -61,7 +61,7 @@ class ProducerEntry(msgspec.Struct, array_like=True):
     coordinator_epoch: int = -1
 
 
-class AbortedTransaction(msgspec.Struct, array_like=True, frozen=True):
+class AbortedTransaction(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """last_offset: of the abort marker."""
 
     producer_id: int
@@ -69,7 +69,7 @@ class AbortedTransaction(msgspec.Struct, array_like=True, frozen=True):
     last_offset: int
 
 
-class LargeBatch(msgspec.Struct, array_like=True, frozen=True):
+class LargeBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A batch that a range of the log refers to out of line, until the next upload."""
 
     base_offset: int
@@ -136,7 +136,7 @@ def subtract_sums(total: bytes, part: bytes) -> bytes:
     return (left % (1 << 128)).to_bytes(SUM_BYTES, "big")
 
 
-class PageRef(msgspec.Struct, array_like=True, frozen=True):
+class PageRef(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An index page (or a part of one): the entries of some streams from `low` to `high`.
 
     Both stream ids inclusive. size_bytes: the whole object.

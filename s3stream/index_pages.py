@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
+from msgspec.structs import astuple, replace
 
 from objectstore.errors import Corrupt
 
@@ -51,31 +52,22 @@ _decoder = msgspec.msgpack.Decoder(_Stored)
 
 def encode_entries(entries: Iterable[StreamEntry], gone: Iterable[int] = ()) -> bytes:
     """entries: by stream id. They are copied: later changes do not show."""
-    numbers: dict[ObjectRef, int] = {}
+    numbers: dict[str, int] = {}
+    objects: list[ObjectRef] = []
     bare: list[StreamEntry] = []
     ranges: list[list[_StoredRange]] = []
     for entry in entries:
         stored: list[_StoredRange] = []
         for one in entry.ranges:
-            number = numbers.setdefault(one.object, len(numbers))
-            stored.append(
-                (
-                    number,
-                    one.base_offset,
-                    one.end_offset,
-                    one.size_bytes,
-                    one.record_count,
-                    one.batch_count,
-                    one.first_leader_epoch,
-                    one.last_leader_epoch,
-                    one.max_timestamp,
-                    one.max_timestamp_offset,
-                    one.sum,
-                )
-            )
+            ref, *rest = astuple(one)
+            number = numbers.get(ref.key)
+            if number is None:
+                number = numbers[ref.key] = len(objects)
+                objects.append(ref)
+            stored.append((number, *rest))
         ranges.append(stored)
-        bare.append(msgspec.structs.replace(entry, ranges=[]))
-    return _encoder.encode(_Stored(FORMAT_VERSION, list(numbers), bare, ranges, list(gone)))
+        bare.append(replace(entry, ranges=[]))
+    return _encoder.encode(_Stored(FORMAT_VERSION, objects, bare, ranges, list(gone)))
 
 
 def decode_entries(data: bytes | memoryview, where: str) -> tuple[list[StreamEntry], list[int]]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor
 from random import Random
 
 from objectstore.errors import Corrupt, StoreError
@@ -53,7 +52,7 @@ OnTrouble = Callable[[StoreError | None], None]
 class StreamStorage:
     """The streams of one incarnation.
 
-    incarnation, window: as the metadata log gave them out. executor: for large compositions.
+    incarnation, window: as the metadata log gave them out.
     block_cache: of uploaded objects; made here, in memory only, when none is given.
     on_trouble: the log's store trouble (None: over), for readiness and back-off.
     """
@@ -67,7 +66,6 @@ class StreamStorage:
         *,
         rng: Random,
         now_ms: Callable[[], int],
-        executor: Executor | None = None,
         block_cache: BlockCache | None = None,
         on_trouble: OnTrouble | None = None,
         upload_store: ObjectStore | None = None,
@@ -91,9 +89,7 @@ class StreamStorage:
             on_durable=self._on_durable,
             on_trouble=on_trouble,
         )
-        self.object_writer = ObjectWriter(
-            upload_store or store, incarnation, self.numbers, rng=rng, executor=executor
-        )
+        self.object_writer = ObjectWriter(upload_store or store, incarnation, self.numbers, rng=rng)
         self.checkpointer = Checkpointer(
             self.registry,
             self.object_writer,

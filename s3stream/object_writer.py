@@ -8,26 +8,20 @@ a new number and is told as trouble.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import Executor
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from objectstore.create import PART_SIZE_BYTES, OnTrouble, create_by_upload, create_once
 from objectstore.store import Buffer, Chunks, ObjectStore
-from wal.format import BatchEntry, Kind, ObjectIndex, compose, compose_blob
+from wal.format import BatchEntry, Kind, ObjectIndex, compose_blob, compose_in_steps
 from wal.keys import data_key
 
 from .fold import ref_of
 from .metadata.records import BlobRef
 from .references import ObjectNumbers
 from .refs import ObjectRef
-
-# Composing so many batches holds the loop up for about a millisecond.
-_INLINE_BATCHES = 256
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +39,7 @@ class WrittenBlob(NamedTuple):
 
 
 class ObjectWriter:
-    """incarnation: the maker of the objects, in their keys and headers.
-
-    executor: where large objects are composed; None: on the loop.
-    """
+    """incarnation: the maker of the objects, in their keys and headers."""
 
     def __init__(
         self,
@@ -57,14 +48,12 @@ class ObjectWriter:
         numbers: ObjectNumbers,
         *,
         rng: Random,
-        executor: Executor | None = None,
         on_trouble: OnTrouble | None = None,
     ) -> None:
         self._store = store
         self._incarnation = incarnation
         self.numbers = numbers
         self._rng = rng
-        self._executor = executor
         self._on_trouble = on_trouble
 
     async def write_records(
@@ -84,12 +73,7 @@ class ObjectWriter:
             number = self.numbers.draw()
             write_id = self._rng.randbytes(16)
 
-            def make(
-                number: int = number, write_id: bytes = write_id
-            ) -> tuple[list[Buffer], ObjectIndex, int]:
-                return compose(kind, self._incarnation, number, 0, 0, None, 0, write_id, entries)
-
-            chunks, index, size = await self._off_loop(make, len(entries) > _INLINE_BATCHES)
+            chunks, index, size = await self._compose(kind, number, write_id, entries)
             key = data_key(self._incarnation, number)
             try:
                 ours = await self._create(key, chunks, size, write_id, part_bytes, give_up_after_s)
@@ -111,10 +95,18 @@ class ObjectWriter:
                 return WrittenBlob(BlobRef(key, write_id, size), number)
             self.numbers.settle([number])
 
-    async def _off_loop(self, make: Callable[[], T], large: bool) -> T:
-        if self._executor is None or not large:
-            return make()
-        return await asyncio.get_running_loop().run_in_executor(self._executor, make)
+    async def _compose(
+        self, kind: Kind, number: int, write_id: bytes, entries: Sequence[BatchEntry]
+    ) -> tuple[list[Buffer], ObjectIndex, int]:
+        # On the loop, in steps: a thread would take the interpreter for longer at a time.
+        steps = compose_in_steps(kind, self._incarnation, number, write_id, entries)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as done:
+                composed: tuple[list[Buffer], ObjectIndex, int] = done.value
+                return composed
+            await asyncio.sleep(0)
 
     async def _create(
         self,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from msgspec import structs
 
 from objectstore.errors import Corrupt, NotFound
 from protocol.record_batch import assign, parse_header
@@ -312,7 +313,7 @@ def test_a_large_batch_lies_out_of_line_until_it_is_uploaded() -> None:
                 entry_of(1, draft_view, parse_header(draft_view))
             )
             assert life.storage.numbers.lowest_unsettled == 0
-            await stream.append(replace(large, reference=reference))
+            await stream.append(structs.replace(large, reference=reference))
             assert life.storage.numbers.lowest_unsettled == 1
             await stream.append(make_entry(stream))
             written = await read_all(stream)
