@@ -1,0 +1,233 @@
+"""Broker processes on one simulated bucket: started, crashed, paused, replaced.
+
+A process is a `Node` under a node name of its own (`p1`, `p2`, ...) and on a host of its own; all
+have the same node id, so each start takes over from the one before, dead or alive. Clients ask
+`address` where the newest is, as they would ask DNS.
+
+Settings are so small that uploads, checkpoints, merges of pages and snapshots happen every few
+seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
+from typing import Any
+from unittest.mock import patch
+
+import broker.maintenance
+import broker.node
+from broker.config import BrokerConfig
+from broker.config.load import load
+from broker.controller import Controller
+from broker.node import Environment, Node
+from broker.storage_config import stream_config
+from s3stream.config import S3StreamConfig
+from wal.errors import Fenced
+
+from .loop import SimulatedLoop, start_on
+from .network import SimulatedNetwork
+from .store import SimulatedStore
+
+PORT = 9092
+SESSION_TIMEOUT_S = 4.0
+
+SETTINGS = {
+    "node.id": "1",
+    "take.over": "true",
+    "wal.window": "4",
+    "wal.object.max.bytes": str(64 << 10),
+    "broker.session.timeout.ms": str(round(SESSION_TIMEOUT_S * 1000)),
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "offsets.topic.num.partitions": "2",
+    "log.retention.check.interval.ms": "2000",
+    "auto.create.topics.enable": "false",
+    "num.partitions": "2",
+}
+
+
+@dataclass(eq=False)
+class Process:
+    """One incarnation-to-be. replaced_at: when its log was ended, and by that it was replaced."""
+
+    number: int
+    host: str
+    started_at: float
+    node: Node | None = None
+    incarnation: int = -1
+    ready: bool = False
+    ended: bool = False
+    replaced_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"p{self.number}"
+
+
+class Cluster:
+    """counted: starts, crashes and the like. bugs: what a process ended with and should not."""
+
+    def __init__(
+        self, loop: SimulatedLoop, store: SimulatedStore, network: SimulatedNetwork, rng: Random
+    ) -> None:
+        self.loop = loop
+        self.store = store
+        self.network = network
+        self.counted: Counter[str] = Counter()
+        self.bugs: list[BaseException] = []
+        self.processes: list[Process] = []
+        self._rng = rng
+        self._shape = draw_shape(rng)
+        self._by_incarnation: dict[int, Process] = {}
+        self._tasks: dict[Process, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+
+    # What clients know.
+
+    @property
+    def current(self) -> Process:
+        """The newest process, whatever has become of it."""
+        return self.processes[-1]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        return self.current.host, PORT
+
+    def process_at(self, host: str) -> Process:
+        return self.processes[int(host.removeprefix("h")) - 1]
+
+    def may_be_stale(self, host: str, asked_at: float) -> bool:
+        """Whether an answer from there, to a request sent then, may tell of the past: its process
+        was replaced, and its last confirmation (a PUT sent before) has not run out."""
+        replaced_at = self.process_at(host).replaced_at
+        return replaced_at is not None and asked_at <= replaced_at + SESSION_TIMEOUT_S
+
+    async def ready(self) -> None:
+        """Until the newest process serves."""
+        while not self.current.ready or self.current.ended:
+            self._changed.clear()
+            await self._changed.wait()
+
+    # Life and death.
+
+    def start(self) -> Process:
+        """A new process; it takes over from the others, if there are any."""
+        number = len(self.processes) + 1
+        process = Process(number, f"h{number}", self.loop.time())
+        self.processes.append(process)
+        self.counted["start"] += 1
+        self._tasks[process] = start_on(process.name, self._live(process))
+        return process
+
+    async def _live(self, process: Process) -> None:
+        node = Node(
+            self._config(process.host),
+            Environment(
+                store=self.store,
+                store_name="simulated",
+                network=self.network.at(process.host),
+                now_ms=self.loop.now_ms,
+                rng=Random(self._rng.random()),
+            ),
+        )
+        process.node = node
+        try:
+            await node.start()
+            process.incarnation = node.controller.incarnation
+            self._by_incarnation[process.incarnation] = process
+            process.ready = True
+            self._changed.set()
+            self.loop.record(f"{process.name} serves as {process.incarnation}")
+            await node.run()
+        except Fenced as error:
+            self.counted["fenced"] += 1
+            self.loop.record(f"{process.name} is fenced: {error}")
+        except Exception as error:
+            self.bugs.append(error)
+        finally:
+            process.ended = True
+            self._changed.set()
+        await node.abort()
+
+    def crash(self, process: Process) -> None:
+        """As `kill -9`. What it had sent to the store is under way all the same."""
+        if process.ended:
+            return
+        process.ended = True
+        self.counted["crash"] += 1
+        self.loop.crash(process.name)
+        self.network.kill(process.name)
+        self._changed.set()
+
+    def pause(self, process: Process, for_s: float) -> None:
+        if process.ended or self.loop.is_paused(process.name):
+            return
+        self.counted["pause"] += 1
+        self.loop.pause(process.name, for_s)
+
+    async def stop(self, process: Process) -> None:
+        """As SIGTERM."""
+        if process.ended or process.node is None or not process.ready:
+            return
+        self.counted["stop"] += 1
+        process.ended = True
+        task = self._tasks[process]
+        task.cancel()
+        with_node = start_on(process.name, process.node.close(6.0))
+        await asyncio.wait([with_node, task])
+        if not self.loop.is_crashed(process.name):
+            with_node.result()
+
+    def log_ended(self, incarnation: int) -> None:
+        """`wal/<incarnation>/end` has landed."""
+        process = self._by_incarnation.get(incarnation)
+        if process is not None and process.replaced_at is None:
+            process.replaced_at = self.loop.time()
+
+    # Settings.
+
+    def _config(self, host: str) -> BrokerConfig:
+        given = {**SETTINGS, "listeners": f"{host}:{PORT}"}
+        return load(sets=[f"{key}={value}" for key, value in given.items()]).config
+
+    @contextmanager
+    def small(self) -> Iterator[None]:
+        """Inside, every node has the small settings that no configuration file may ask for."""
+
+        def shrunk(config: BrokerConfig, *, billed: bool) -> S3StreamConfig:
+            return replace(stream_config(config, billed=billed), **self._shape)
+
+        snapshots = self._rng.choice((3, 8, 20))
+        with (
+            patch.object(broker.node, "stream_config", shrunk),
+            patch.object(
+                broker.node, "Controller", partial(Controller, snapshot_records=snapshots)
+            ),
+            patch.object(broker.maintenance, "COMPACT_FROM_BYTES", 8 << 10),
+        ):
+            yield
+
+
+def draw_shape(rng: Random) -> dict[str, Any]:
+    """Of S3StreamConfig."""
+    return {
+        "log_cache_bytes": rng.choice((48, 128, 512)) << 10,
+        "upload_trigger_bytes": rng.choice((6, 12, 24)) << 10,
+        "upload_max_objects": rng.choice((5, 10, 20)),
+        "upload_max_age_s": rng.choice((1.0, 3.0)),
+        "idle_after_s": 1.0,
+        "housekeeping_s": rng.choice((1.0, 5.0)),
+        "data_object_bytes": rng.choice((4, 16, 64)) << 10,
+        "checkpoint_objects": rng.choice((3, 7, 15)),
+        "page_streams": rng.choice((1, 3, 50)),
+        "page_bytes": rng.choice((1, 4)) << 10,
+        "delta_bytes": rng.choice((300, 2000, 20_000)),
+        "inline_delta_bytes": rng.choice((100, 1000, 10_000)),
+        "block_cache_bytes": rng.choice((16, 256)) << 10,
+    }

@@ -1,0 +1,316 @@
+"""One seed: a broker, its bucket, its clients, and what goes wrong between them.
+
+    build      topics, producers, readers, a group, an admin
+    chaos      at least 30 simulated seconds and 300 acknowledged batches; faults all the while
+    heal       the weather clears, everybody gets what he waits for
+    prove      a fresh process reads everything; the checkers compare
+
+A run is a function of its seed (and of `strike`, which names one more fault): `trace` is a hash
+over all that happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from wal.keys import parse_log
+
+from .admin import Admin, Churn, Trimmer
+from .checkers import History, Violation
+from .cluster import Cluster
+from .loop import SimulatedLoop
+from .network import SimulatedNetwork
+from .readers import Committer, Reader, WholeReader
+from .store import FAIR, ROUGH, SimulatedStore
+from .workload import CarelessProducer, Producer, Topic, World
+
+LEAST_S = 30.0
+LEAST_ACKNOWLEDGED = 300
+LEAST_FAULTS = 3
+# From the end of all faults to the answer that every client waits for.
+HEALED_WITHIN_S = 60.0
+WATCHED = ("/wal/", "/s3stream/", "/objectstore/create")
+
+
+@dataclass(frozen=True)
+class Strike:
+    """At the `visit`-th time that a process waits at `place`: crash, or pause and take over."""
+
+    place: str
+    fault: str
+    visit: int = 1
+
+
+@dataclass
+class Outcome:
+    """What a run went through. places: where processes waited; struck: where one was hit."""
+
+    seed: int
+    trace: str
+    seconds: float
+    counted: Counter[str]
+    fired: Counter[str]
+    places: Counter[str]
+    struck: Counter[str]
+
+
+class Simulation:
+    def __init__(self, seed: int, strike: Strike | None = None) -> None:
+        self.seed = seed
+        self.rng = Random(f"simulation {seed}")
+        self.strike = strike
+        self.places: Counter[str] = Counter()
+        self.struck: Counter[str] = Counter()
+        self.loop = SimulatedLoop(seed, watched=WATCHED, on_step=self._on_step)
+        weather = self.rng.choice((FAIR, ROUGH, ROUGH))
+        self.weather = replace(weather, hang_s=3.0, slow_s=1.0, late_max_s=60.0)
+        self.store = SimulatedStore(self.loop, self._random(), self.weather)
+        self.store.on_landed = self._landed
+        self.network = SimulatedNetwork(self.loop, self._random())
+        self.cluster = Cluster(self.loop, self.store, self.network, self._random())
+        self.history = History(self.loop)
+        self.fired: Counter[str] = Counter()
+        self.world = World(self.loop, self.cluster, self.history, asyncio.Event())
+        self._armed = False
+        self._visits = 0
+
+    def run(self) -> Outcome:
+        with self.cluster.small():
+            self.loop.run(self._main())
+        self.fired.update(self.store.fired)
+        self.fired.update(self.network.fired)
+        return Outcome(
+            self.seed,
+            self.loop.trace,
+            self.loop.time() - 1000.0,
+            self.history.counted + self.cluster.counted,
+            self.fired,
+            self.places,
+            self.struck,
+        )
+
+    def _random(self) -> Random:
+        return Random(self.rng.random())
+
+    # The story.
+
+    async def _main(self) -> None:
+        self.cluster.start()
+        steady, doing = await self._build()
+        clients = [asyncio.create_task(one) for one in doing]
+        chaos = asyncio.create_task(self._chaos())
+        end_at = self.loop.time() + LEAST_S
+        while self.loop.time() < end_at or not self._enough():
+            if self.loop.time() > end_at + 300:
+                raise Violation(f"too little happens: {dict(self.history.counted)}")
+            await asyncio.sleep(0.5)
+            self._raise_failures([*clients, chaos])
+        chaos.cancel()
+        await asyncio.wait([chaos])
+        self._heal()
+        self.world.stopping.set()
+        await self._finish(clients)
+        await self._prove(steady)
+
+    def _enough(self) -> bool:
+        fired = sum(self.store.fired.values()) + sum(self.fired.values())
+        return (
+            self.history.counted["acknowledged"] >= LEAST_ACKNOWLEDGED
+            and fired >= LEAST_FAULTS
+            and (self.strike is None or bool(self.struck))
+        )
+
+    async def _build(self) -> tuple[list[Topic], list[Coroutine[Any, Any, None]]]:
+        rng, world = self.rng, self.world
+        admin = Admin(world, "admin", self._random())
+        orders = await admin.create("orders", 2)
+        events = await admin.create("events", 2)
+        trimmed = await admin.create("trimmed", 2)
+        kept = await admin.create("kept", 1, {"retention.bytes": "6000"})
+        for index in range(kept.partitions):
+            self.history.at(kept.place(index)).retention = True
+        every = [(t, i) for t in (orders, events, trimmed, kept) for i in range(t.partitions)]
+        safe = [(orders, 0), (orders, 1), (events, 0)]
+        pace_s = rng.choice((0.3, 0.6))
+        clients = [
+            Producer(world, "one", self._random(), every, idempotent=True, pace_s=pace_s),
+            Producer(world, "two", self._random(), safe, idempotent=True, pace_s=pace_s / 2),
+            Producer(world, "plain", self._random(), every, idempotent=False, pace_s=2 * pace_s),
+            CarelessProducer(world, "careless", self._random(), events),
+            Reader(world, "reader", self._random(), every),
+            Reader(world, "second", self._random(), every, rewinds=0.2, pace_s=0.3),
+            Committer(world, "member", self._random(), safe, member=True),
+            Committer(world, "alone", self._random(), safe, member=False),
+            Churn(world, "churn", self._random()),
+            Trimmer(world, "trimmer", self._random(), [trimmed]),
+        ]
+        return [orders, events, trimmed, kept], [client.run() for client in clients]
+
+    async def _chaos(self) -> None:
+        rng, cluster = self.rng, self.cluster
+        while True:
+            await asyncio.sleep(rng.expovariate(1 / 3.0))
+            what = rng.choice(FAULTS)
+            process = cluster.current
+            if what == "crash":
+                self._fire(what)
+                cluster.crash(process)
+            elif what == "strike" and self.strike is None:
+                self._armed = True
+            elif what == "short_pause":
+                self._fire(what)
+                cluster.pause(process, rng.uniform(0.05, 3.0))
+            elif what == "replace_paused":
+                # The old one wakes up when the new one serves, or in the middle of its start.
+                self._fire(what)
+                cluster.pause(process, rng.choice((0.2, 1.0, 5.0, 15.0)))
+                await asyncio.sleep(rng.uniform(0.0, 1.0))
+                cluster.start()
+            elif what == "replace_live":
+                self._fire(what)
+                cluster.start()
+            elif what == "stop":
+                self._fire(what)
+                await cluster.stop(process)
+            elif what == "clock_jump":
+                self._fire(what)
+                skew = self.loop.skew_ms
+                skew[process.name] = skew.get(process.name, 0) + rng.randint(-5_000, 5_000)
+            elif what == "cut":
+                self.network.cut_one()
+            elif what == "cut_all":
+                self.network.cut_all()
+            elif what == "outage":
+                self._fire(what)
+                self.store.outage(rng.uniform(0.2, 4.0))
+            await asyncio.sleep(rng.uniform(0.0, 1.0))
+            if cluster.current.ended:
+                cluster.start()
+
+    def _fire(self, what: str) -> None:
+        self.fired[what] += 1
+        self.loop.record(f"chaos {what}")
+
+    def _heal(self) -> None:
+        self.store.weather = FAIR
+        self.store.recover()
+        self._armed = False
+        if self.cluster.current.ended:
+            self.cluster.start()
+
+    async def _finish(self, clients: list[asyncio.Task[None]]) -> None:
+        """Every client gets what it waits for."""
+        end_at = self.loop.time() + HEALED_WITHIN_S
+        while any(not client.done() for client in clients):
+            if self.loop.time() > end_at:
+                raise Violation(f"clients wait for ever:\n{self.loop.describe_waiting()}")
+            if self.cluster.current.ended:
+                self.cluster.start()
+            await asyncio.wait(clients, timeout=1.0)
+            self._raise_failures(clients)
+
+    async def _prove(self, steady: list[Topic]) -> None:
+        """Two fresh processes, one after a stop or crash of the other, tell the same."""
+        for name in ("first", "again"):
+            process = self.cluster.current
+            if self.rng.random() < 0.5:
+                self.cluster.crash(process)
+            else:
+                await self.cluster.stop(process)
+                self.cluster.crash(process)
+            self.store.land_late()
+            self.cluster.start()
+            targets = [(t, i) for t in steady for i in range(t.partitions)]
+            reader = WholeReader(self.world, f"proof-{name}", self._random(), targets)
+            await asyncio.wait_for(reader.read_all(), HEALED_WITHIN_S)
+            await Admin(self.world, "proof", self._random()).check_topics()
+            self._raise_failures([])
+        await self.cluster.stop(self.cluster.current)
+        self._raise_failures([])
+
+    def _raise_failures(self, tasks: list[asyncio.Task[None]]) -> None:
+        for bug in self.cluster.bugs:
+            raise bug
+        for task in tasks:
+            if task.done() and not task.cancelled():
+                task.result()
+
+    # What the loop and the store tell.
+
+    def _on_step(self, node: str, places: tuple[str, ...]) -> None:
+        self.places.update(places)
+        cluster = self.cluster
+        if not cluster.processes:
+            return
+        process = cluster.current
+        if process.name != node or process.ended or self.loop.is_paused(node):
+            return
+        fault = self._chosen(places)
+        if fault is None:
+            return
+        self._armed = False
+        self.struck.update(places)
+        self._fire(f"{fault}_at_await")
+        if fault == "crash":
+            cluster.crash(process)
+            self.loop.call_later(self.rng.uniform(0.0, 1.0), self._restart)
+        elif fault == "pause":
+            cluster.pause(process, self.rng.choice((0.5, 2.0)))
+        else:
+            cluster.pause(process, self.rng.choice((1.0, 4.0, 12.0)))
+            self.loop.call_later(self.rng.uniform(0.0, 0.5), self._restart)
+
+    def _chosen(self, places: tuple[str, ...]) -> str | None:
+        if self.strike is not None:
+            if self.struck or self.strike.place not in places:
+                return None
+            self._visits += 1
+            return self.strike.fault if self._visits == self.strike.visit else None
+        if not self._armed:
+            return None
+        # Rare places are the interesting ones.
+        rarest = min(self.places[place] for place in places)
+        if self.rng.random() > 3.0 / (rarest + 2):
+            return None
+        return self.rng.choice(STRIKES)
+
+    def _restart(self) -> None:
+        self.cluster.start()
+
+    def _landed(self, op: str, key: str) -> None:
+        if op == "create" and key.startswith("wal/") and key.endswith("/end"):
+            log = parse_log(key)
+            assert log is not None
+            self.cluster.log_ended(log.log_id)
+
+
+STRIKES = ("crash", "pause", "replace")
+FAULTS = (
+    "crash",
+    "strike",
+    "strike",
+    "strike",
+    "short_pause",
+    "replace_paused",
+    "replace_live",
+    "stop",
+    "clock_jump",
+    "cut",
+    "cut_all",
+    "outage",
+)
+
+
+def run_seed(seed: int, strike: Strike | None = None) -> Outcome:
+    """Raises what broke, with the seed in a note."""
+    simulation = Simulation(seed, strike)
+    try:
+        return simulation.run()
+    except BaseException as error:
+        error.add_note(f"seed {seed} {strike or ''}, at {simulation.loop.time() - 1000:.3f} s")
+        raise
