@@ -30,13 +30,14 @@ from objectstore.errors import StoreError
 from objectstore.probe import check_conditional_create
 from objectstore.store import ObjectStore
 from objectstore.wrappers.meter import MeterStore, RequestMeter
+from protocol.errors import KafkaError
 from s3stream.block_cache import BlockCache
 from s3stream.disk_cache import DiskCache
 from s3stream.metadata.image import BrokerRegistration, IncarnationState, MetadataImage
 from s3stream.metadata.records import Endpoint, Position
 from s3stream.node_log import StreamStorage
 from s3stream.takeover import recover, write_recovery_object
-from wal.errors import LogError
+from wal.errors import Fenced, LogError
 from wal.seal import LogEnd
 
 from .config_rules import BrokerConfigRules
@@ -153,6 +154,12 @@ class Node:
         """Serve clients when it returns. Raises AddressInUse, StartRefused, StoreError, Fenced."""
         try:
             await self._start()
+        except KafkaError as error:
+            await self.abort()
+            # A decision that this start needs met the end of its term: we were replaced already.
+            if isinstance(error.__cause__, Fenced):
+                raise error.__cause__ from None
+            raise
         except BaseException:
             await self.abort()
             raise
