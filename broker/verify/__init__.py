@@ -1,0 +1,269 @@
+"""`headwater verify`: proves from the bucket alone that every batch is there once, in order.
+
+The way is the chain's: metadata log, incarnations, their logs, checkpoints, index pages, ranges,
+and every block and batch of them. Only the decoders of formats are shared with the broker; the
+walk of the keys, the folding of records and the sums are this command's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.cli import exit_status
+from objectstore.errors import Corrupt, NotFound, StoreError
+from objectstore.store import ObjectStore
+from s3stream.metadata.records import NO_LEADER
+from wal.keys import wal_log
+
+from .contents_walk import Contents, check_contents, check_views
+from .fault import Fault
+from .log_walk import Log, read_log
+from .metadata_walk import Metadata, PartitionPlace, read_metadata
+from .stream_walk import StreamView, fold_log, read_recovery
+
+__all__ = ["Chain", "Fault", "Verified", "main", "verify"]
+
+# A broker at work replaces objects while this reads: what is gone is looked up again.
+ATTEMPTS = 4
+
+OnProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """unsealed: logs that may go on, where a missing last object would not show."""
+
+    cluster_id: str
+    partitions: int
+    contents: Contents
+    unsealed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """One line of `--against`: a record at this offset was acknowledged."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+async def verify(
+    store: ObjectStore,
+    *,
+    against: Iterable[Acknowledged] = (),
+    on_progress: OnProgress = lambda done, of: None,
+) -> Verified:
+    """Raises Fault or Corrupt for the first thing wrong, and the store's trouble."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return await _verify_once(store, list(against), on_progress)
+        except NotFound as error:
+            if attempt == ATTEMPTS - 1:
+                raise Fault(f"{error}, though the chain names it") from error
+    raise AssertionError("unreachable")
+
+
+async def _verify_once(
+    store: ObjectStore, against: list[Acknowledged], on_progress: OnProgress
+) -> Verified:
+    metadata = await read_metadata(store)
+    walk = Chain(store, metadata)
+    views: list[tuple[str, StreamView]] = []
+    places = sorted(metadata.partitions.values(), key=lambda one: (one.topic, one.index))
+    for place in places:
+        view = await walk.view(place)
+        if view is not None:
+            views.append((str(place), view))
+    wanted = check_views(views)
+    _check_acknowledged(against, dict(views))
+    whole = sum(ref.size_bytes for ref in wanted)
+    done = 0
+
+    def progress(size_bytes: int) -> None:
+        nonlocal done
+        done += size_bytes
+        on_progress(done, whole)
+
+    contents = await check_contents(store, wanted, progress)
+    return Verified(metadata.cluster_id, len(places), contents, tuple(sorted(walk.unsealed)))
+
+
+class Chain:
+    """From a partition to its stream; each log and recovery object is read once."""
+
+    def __init__(self, store: ObjectStore, metadata: Metadata) -> None:
+        self._store = store
+        self._metadata = metadata
+        self._logs: dict[int, dict[int, StreamView]] = {}
+        self._recoveries: dict[int, dict[int, StreamView]] = {}
+        self.unsealed: set[int] = set()
+
+    async def view(self, place: PartitionPlace) -> StreamView | None:
+        """None: the partition was never opened."""
+        if place.leader != NO_LEADER and not self._has_recovery(place.leader):
+            held = (await self._log(place.leader)).get(place.stream_id)
+            # An opening that answers this very appointment; an older one is another's business.
+            if held is not None and tuple(held.appointment) == tuple(place.appointment):
+                return held
+        if place.source is not None:
+            held = (await self._source(place.source)).get(place.stream_id)
+        elif place.is_new:
+            return None
+        else:
+            held = (await self._source(place.leader)).get(place.stream_id)
+        if held is None:
+            where = place.leader if place.source is None else place.source
+            raise Fault(f"{place}: its contents should be in the log of incarnation {where}")
+        return held
+
+    def _has_recovery(self, incarnation: int) -> bool:
+        return self._metadata.incarnations[incarnation].ended
+
+    async def _source(self, incarnation: int) -> dict[int, StreamView]:
+        state = self._metadata.incarnations[incarnation]
+        if not state.ended:
+            return await self._log(incarnation)
+        if state.recovery is None:
+            return {}
+        if incarnation not in self._recoveries:
+            self._recoveries[incarnation] = await read_recovery(self._store, state.recovery)
+        return self._recoveries[incarnation]
+
+    async def _log(self, incarnation: int) -> dict[int, StreamView]:
+        if incarnation not in self._logs:
+            log: Log = await read_log(self._store, wal_log(incarnation))
+            if not log.ended:
+                self.unsealed.add(incarnation)
+            self._logs[incarnation] = await fold_log(self._store, log)
+        return self._logs[incarnation]
+
+
+def _check_acknowledged(against: list[Acknowledged], views: dict[str, StreamView]) -> None:
+    for one in against:
+        view = views.get(f"{one.topic}-{one.partition}")
+        end = view.next_offset if view is not None else 0
+        if one.offset >= end:
+            raise Fault(
+                f"{one.topic}-{one.partition}: offset {one.offset} was acknowledged, but the log "
+                f"ends at {end}"
+            )
+
+
+def read_acknowledged(path: Path) -> list[Acknowledged]:
+    """Lines of `topic partition offset`; empty ones and those that begin with # are passed by.
+
+    Raises ValueError naming the line.
+    """
+    found = []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            topic, partition, offset = words
+            found.append(Acknowledged(topic, int(partition), int(offset)))
+        except ValueError:
+            raise ValueError(
+                f"{path}, line {number}: expected `topic partition offset`, not {line!r}"
+            ) from None
+    return found
+
+
+# The command
+
+
+def main(argv: Sequence[str]) -> int:
+    from broker.cli.store_option import add_store_options, store_of
+
+    parser = argparse.ArgumentParser(
+        prog="headwater verify",
+        description="Prove from the bucket alone that every batch is there once, in order and "
+        "unchanged.",
+        allow_abbrev=False,
+    )
+    add_store_options(parser)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="acknowledged offsets that must be there: lines of `topic partition offset`",
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+    parsed = parser.parse_args(argv)
+    try:
+        against = read_acknowledged(parsed.against) if parsed.against else []
+    except (OSError, ValueError) as error:
+        print(f"headwater verify: {error}", file=sys.stderr)
+        return exit_status.USAGE
+
+    async def run() -> Verified:
+        store = await store_of(parsed, random.SystemRandom())
+        try:
+            bar = _Bar(quiet=parsed.quiet)
+            try:
+                return await verify(store, against=against, on_progress=bar.show)
+            finally:
+                bar.end()
+        finally:
+            await store.close()
+
+    try:
+        found = asyncio.run(run())
+    except (Fault, Corrupt) as error:
+        print(f"FAULT  {error}")
+        return exit_status.FAILED
+    except (StoreError, ValueError) as error:
+        print(f"headwater verify: {error}", file=sys.stderr)
+        return exit_status.FAILED
+    _print_result(found, checked=len(against))
+    return exit_status.OK
+
+
+def _print_result(found: Verified, *, checked: int) -> None:
+    amount = found.contents.amount
+    print(
+        f"cluster {found.cluster_id}: {found.partitions} partitions, {amount.batches} batches, "
+        f"{amount.records} records, {amount.size_bytes} bytes in {found.contents.objects} objects: "
+        "every batch is there once, in order and unchanged"
+    )
+    if checked:
+        print(f"all {checked} acknowledged offsets of the file are there")
+    elif found.unsealed:
+        logs = ", ".join(str(one) for one in found.unsealed)
+        print(
+            f"not seen: whether objects are missing behind the last one of the logs that have no "
+            f"end yet (incarnations {logs}); --against a file of acknowledged offsets tells"
+        )
+
+
+class _Bar:
+    """Progress on a terminal's standard error, redrawn at most ten times a second."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._on = not quiet and sys.stderr.isatty()
+        self._drawn_at = 0.0
+
+    def show(self, done: int, whole: int) -> None:
+        now = time.monotonic()
+        if not self._on or (now - self._drawn_at < 0.1 and done < whole):
+            return
+        self._drawn_at = now
+        filled = 40 * done // max(1, whole)
+        print(
+            f"\r[{'#' * filled}{'.' * (40 - filled)}] {done >> 20} of {whole >> 20} MiB",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def end(self) -> None:
+        if self._on and self._drawn_at:
+            print(file=sys.stderr)

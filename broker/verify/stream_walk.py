@@ -1,0 +1,277 @@
+"""What the streams of one log are, folded by this command itself from checkpoint and tail.
+
+    held     ranges that the stream has      appended, less what a trim dropped
+    total    all that was ever appended       held + trimmed, modulo 2^128, at every step
+
+An upload or a merge may only put ranges in the place of others that are the same batches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import msgspec
+
+from objectstore.store import ObjectStore
+from s3stream.control import (
+    Checkpoint,
+    Closing,
+    Compacted,
+    Dropped,
+    Opening,
+    Trimmed,
+    Uploaded,
+    decode_control,
+)
+from s3stream.entries import PageRef, StreamEntry
+from s3stream.fold import object_ranges, ranges_by_stream, ref_of
+from s3stream.index_pages import decode_entries
+from s3stream.metadata.records import BlobRef
+from s3stream.refs import ObjectRange, ObjectRef
+from wal.format import Kind, read_blob, read_index
+
+from .fault import Amount, Fault, total
+from .log_walk import Log, LogRecord
+
+_Recovery = tuple[int, int, int, list[PageRef], list[PageRef], bytes, list[int]]
+
+
+@dataclass(slots=True)
+class StreamView:
+    stream_id: int
+    appointment: tuple[int, int, int]
+    start_offset: int = 0
+    next_offset: int = 0
+    uploaded_to: int = 0
+    ranges: list[ObjectRange] = field(default_factory=list)
+    trimmed: Amount = field(default_factory=Amount)
+    total: Amount = field(default_factory=Amount)
+    epoch: int = -1
+    closed: bool = False
+
+    def append(self, one: ObjectRange) -> None:
+        if self.closed:
+            raise Fault(f"{one.object.key}: batches of stream {self.stream_id}, which was closed")
+        if one.base_offset != self.next_offset or one.first_leader_epoch < self.epoch:
+            raise Fault(
+                f"{one.object.key}: stream {self.stream_id} goes on at {one.base_offset} in epoch "
+                f"{one.first_leader_epoch}, expected {self.next_offset} and {self.epoch} or later"
+            )
+        self.ranges.append(one)
+        self.next_offset = one.end_offset
+        self.epoch = one.last_leader_epoch
+        self.total = self.total + Amount.of(one)
+
+    def trim(self, start_offset: int) -> None:
+        if start_offset > self.next_offset:
+            raise Fault(f"stream {self.stream_id}: trimmed to {start_offset}, beyond its end")
+        if start_offset > self.start_offset:
+            self.start_offset = start_offset
+            self._leave(min(start_offset, self.uploaded_to))
+
+    def uploaded(self, added: list[ObjectRange]) -> None:
+        if self.closed or self.uploaded_to >= self.next_offset:
+            return
+        self._leave(self.start_offset)
+        if added and self._put(added, None):
+            self.uploaded_to = added[-1].end_offset
+
+    def compacted(self, removed: frozenset[str], added: list[ObjectRange]) -> None:
+        if not self.closed:
+            for one in added:
+                self._put([one], removed)
+
+    def _leave(self, below: int) -> None:
+        while self.ranges and self.ranges[0].end_offset <= below:
+            gone = self.ranges.pop(0)
+            self.trimmed = self.trimmed + Amount.of(gone)
+            self.uploaded_to = max(self.uploaded_to, gone.end_offset)
+
+    def _put(self, added: list[ObjectRange], removed: frozenset[str] | None) -> bool:
+        """removed: keys that may be replaced; None: what awaits upload may. False: not ours."""
+        low = max(added[0].base_offset, self.start_offset)
+        high = added[-1].end_offset
+        old = [one for one in self.ranges if low < one.end_offset <= high]
+        if not old:
+            return False
+        if removed is None and old[0].base_offset < self.uploaded_to:
+            return False
+        if removed is not None and any(one.object.key not in removed for one in old):
+            return False
+        new = [one for one in added if one.end_offset > self.start_offset]
+        same = new[0].base_offset == old[0].base_offset and total(new) == total(old)
+        brought_back = new[0].base_offset < old[0].base_offset <= self.start_offset
+        if new[-1].end_offset != old[-1].end_offset or not (same or brought_back):
+            raise Fault(
+                f"{new[0].object.key}: does not hold what stream {self.stream_id} had from "
+                f"{old[0].base_offset} to {old[-1].end_offset}"
+            )
+        self.trimmed = self.trimmed + total(old) - total(new)
+        at = self.ranges.index(old[0])
+        self.ranges[at : at + len(old)] = new
+        return True
+
+
+def view_of(entry: StreamEntry, key: str) -> StreamView:
+    """Raises Fault where the entry does not add up."""
+    live, trimmed, whole = (Amount.of(t) for t in (entry.live, entry.trimmed, entry.total))
+    if live != total(entry.ranges) or live + trimmed != whole:
+        raise Fault(f"{key}: live and trimmed of stream {entry.stream_id} are not its total")
+    epoch = entry.ranges[-1].last_leader_epoch if entry.ranges else -1
+    return StreamView(
+        entry.stream_id,
+        entry.appointment,
+        entry.start_offset,
+        entry.next_offset,
+        entry.uploaded_to,
+        list(entry.ranges),
+        trimmed,
+        whole,
+        epoch,
+        entry.closed,
+    )
+
+
+async def read_recovery(store: ObjectStore, recovery: BlobRef) -> dict[int, StreamView]:
+    """Everything that an ended log left."""
+    key, write_id, _ = recovery
+    blob = await read_blob(store, key, Kind.RECOVERY, write_id)
+    _, _, _, pages, parts, inline, gone = msgspec.msgpack.decode(blob.body, type=_Recovery)
+    views = await _read_pages(store, pages, Kind.PAGE)
+    for stream_id in gone:
+        views.pop(stream_id, None)
+    views.update(await _read_pages(store, parts, Kind.RECOVERY))
+    views.update(_views(decode_entries(inline, key)[0], key))
+    return views
+
+
+async def _read_pages(
+    store: ObjectStore, pages: list[PageRef], kind: Kind
+) -> dict[int, StreamView]:
+    views: dict[int, StreamView] = {}
+    for page in pages:
+        blob = await read_blob(store, page.key, kind, page.write_id)
+        views.update(_views(decode_entries(blob.body, page.key)[0], page.key))
+    return views
+
+
+def _views(entries: list[StreamEntry], key: str) -> dict[int, StreamView]:
+    return {entry.stream_id: view_of(entry, key) for entry in entries}
+
+
+async def fold_log(store: ObjectStore, log: Log) -> dict[int, StreamView]:
+    """The streams that a log holds as of its end. Raises Fault."""
+    views: dict[int, StreamView] = {}
+    first = 0
+    found = _newest_checkpoint(log.records)
+    if found is not None:
+        checkpoint, key = found
+        views = await _read_checkpoint(store, checkpoint, key)
+        first = checkpoint.as_of_seq + 1
+        if log.records and log.records[0].seq > first:
+            raise Fault(f"{key}: a checkpoint of {first - 1}, but the log begins after it")
+    elif log.records and log.records[0].seq > 0:
+        raise Fault(f"{log.records[0].key}: the log was trimmed before it without a checkpoint")
+    for one in log.records:
+        if one.seq >= first:
+            await _fold(store, views, one)
+    return views
+
+
+def _newest_checkpoint(records: list[LogRecord]) -> tuple[Checkpoint, str] | None:
+    for one in reversed(records):
+        for record in reversed(one.index.controls):
+            control = decode_control(record, one.key)
+            if isinstance(control, Checkpoint):
+                return control, one.key
+    return None
+
+
+async def _read_checkpoint(
+    store: ObjectStore, checkpoint: Checkpoint, key: str
+) -> dict[int, StreamView]:
+    views = await _read_pages(store, checkpoint.pages, Kind.PAGE)
+    delta: bytes | memoryview = checkpoint.delta
+    if checkpoint.delta_ref is not None:
+        key, write_id, _ = checkpoint.delta_ref
+        delta = (await read_blob(store, key, Kind.DELTA, write_id)).body
+    if len(delta):
+        entries, gone = decode_entries(delta, key)
+        views.update(_views(entries, key))
+        for stream_id in gone:
+            views.pop(stream_id, None)
+    return views
+
+
+async def _fold(store: ObjectStore, views: dict[int, StreamView], one: LogRecord) -> None:
+    for record in one.index.controls:
+        control = decode_control(record, one.key)
+        match control:
+            case Opening():
+                await _open(store, views, control, one.key)
+            case Closing():
+                for stream_id in control.streams:
+                    _known(views, stream_id, one.key).closed = True
+            case Dropped():
+                for stream_id in control.streams:
+                    views.pop(stream_id, None)
+            case Trimmed():
+                for stream_id, start_offset in control.streams:
+                    view = views.get(stream_id)
+                    if view is not None and not view.closed:
+                        view.trim(start_offset)
+            case Uploaded():
+                added = await _objects(store, control.objects)
+                for stream_id, view in views.items():
+                    view.uploaded(added.get(stream_id, []))
+            case Compacted():
+                removed = frozenset(ref.key for ref in control.removed)
+                for stream_id, ranges in (await _objects(store, control.added)).items():
+                    if stream_id in views:
+                        views[stream_id].compacted(removed, ranges)
+            case _:
+                pass
+    ref = ref_of(one.key, one.header.write_id, one.size_bytes, one.index)
+    for stream_id, pieces in ranges_by_stream(one.index).items():
+        view = _known(views, stream_id, one.key)
+        for joined in object_ranges(ref, pieces):
+            view.append(joined)
+
+
+async def _open(
+    store: ObjectStore, views: dict[int, StreamView], control: Opening, key: str
+) -> None:
+    source: dict[int, StreamView] = {}
+    if control.recovery is not None:
+        source = await read_recovery(store, control.recovery)
+    for opened in control.streams:
+        view = views.get(opened.stream_id)
+        if view is None:
+            view = source.get(opened.stream_id)
+            if view is None:
+                if control.recovery is not None:
+                    raise Fault(f"{key}: opens stream {opened.stream_id}, which its source lacks")
+                view = StreamView(opened.stream_id, opened.appointment)
+            views[opened.stream_id] = view
+        view.appointment = opened.appointment
+        view.closed = False
+
+
+async def _objects(store: ObjectStore, refs: list[ObjectRef]) -> dict[int, list[ObjectRange]]:
+    found: dict[int, list[ObjectRange]] = {}
+    for ref in refs:
+        index = await read_index(
+            store, ref.key, ref.size_bytes, ref.write_id, index_size=ref.index_size
+        )
+        for stream_id, pieces in ranges_by_stream(index).items():
+            found.setdefault(stream_id, []).extend(object_ranges(ref, pieces))
+    for ranges in found.values():
+        ranges.sort(key=lambda one: one.base_offset)
+    return found
+
+
+def _known(views: dict[int, StreamView], stream_id: int, key: str) -> StreamView:
+    view = views.get(stream_id)
+    if view is None:
+        raise Fault(f"{key}: stream {stream_id} was never opened in this log")
+    return view
