@@ -189,15 +189,18 @@ class StreamRegistry:
 
     def _fold_closing(self, control: Closing, seq: int, key: str, folded: Folded) -> None:
         for stream_id in control.streams:
-            entry = self._known(stream_id, key)
+            entry = self.entries.get(stream_id)
+            if entry is None:
+                continue  # asked for twice, or dropped meanwhile
             self._count_tail(entry, -1)
             entry.closed = True
             folded.streams[stream_id] = None
 
     def _fold_dropped(self, control: Dropped, seq: int, key: str, folded: Folded) -> None:
         for stream_id in control.streams:
-            entry = self._known(stream_id, key)
-            del self.entries[stream_id]
+            entry = self.entries.pop(stream_id, None)
+            if entry is None:
+                continue  # asked for twice
             self._count_tail(entry, -1)
             self._let_go(entry)
             folded.streams[stream_id] = None

@@ -95,7 +95,7 @@ class Uploader:
         if self._pending_since == math.inf and self._pending():
             self._pending_since = now
             self._wake.set()
-        elif self._waits and (self._urgent() or self._checkpoint_due()):
+        elif self._waits and (self._urgent() or self._checkpoint_due() or self._due_at() <= now):
             self._wake.set()
 
     def ask(self) -> None:
@@ -114,10 +114,9 @@ class Uploader:
             elif self._checkpoint_due():
                 await self._checkpointer.write()
             else:
-                due_at = self._due_at()
                 self._waits = True
                 try:
-                    async with asyncio.timeout_at(None if due_at == math.inf else due_at):
+                    async with asyncio.timeout_at(self._look_again_at(loop.time())):
                         await self._wake.wait()
                 except TimeoutError:
                     pass
@@ -159,6 +158,13 @@ class Uploader:
         if due_at > self._active_at + self._config.idle_after_s:
             due_at = max(due_at, self._active_at + self._config.housekeeping_s)
         return due_at
+
+    def _look_again_at(self, now: float) -> float | None:
+        """When time alone may change the answer; whether there is traffic is seen then."""
+        if self._pending_since == math.inf:
+            return None
+        of_age_at = self._pending_since + self._config.upload_max_age_s
+        return of_age_at if now < of_age_at else self._due_at()
 
     # What
 
