@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from broker.controller.answering import STARTING_CLIENT_ID
 from broker.controller.topics import check_name
 from broker.leadership import NO_NODE, endpoint_of, leader_node, partition_image
 from broker.request_context import RequestContext
@@ -30,6 +31,10 @@ METADATA_TOPIC = "__cluster_metadata"
 
 async def describe_cluster(ctx: RequestContext, request: Any, version: int) -> Any:
     """Brokers at the listener the request came by. Source: KIP-700, KIP-919."""
+    if ctx.client_id == STARTING_CLIENT_ID:
+        # A process that starts wants to know who decides. One that was replaced while it was idle
+        # has not heard of it, and must not answer for a broker that it no longer is.
+        await ctx.services.controller.still_decides()
     image = ctx.services.image
     endpoint_type = request.endpoint_type if version >= 1 else _BROKERS
     if endpoint_type != _BROKERS:
@@ -246,12 +251,8 @@ async def describe_topic_partitions(ctx: RequestContext, request: Any, version: 
     cursor = request.cursor
     first_partition = 0
     if cursor is not None:
-        if cursor.partition_index < 0:
-            raise KafkaError(
-                ErrorCode.INVALID_REQUEST,
-                "DescribeTopicPartitionsRequest cursor partition must be valid: "
-                f"{cursor.partition_index}",
-            )
+        if cursor.partition_index < 0 or (request.topics and cursor.topic_name not in names):
+            return _refuse_page(names, version)
         names = [n for n in names if n >= cursor.topic_name]
         if names and names[0] == cursor.topic_name:
             first_partition = cursor.partition_index
@@ -277,6 +278,7 @@ async def describe_topic_partitions(ctx: RequestContext, request: Any, version: 
                     name=name,
                     topic_id=_ZERO_ID,
                     partitions=[],
+                    topic_authorized_operations=as_bits(TOPIC_OPERATIONS),
                     version=version,
                 )
             )
@@ -317,6 +319,17 @@ async def describe_topic_partitions(ctx: RequestContext, request: Any, version: 
             break
         first_partition = 0
     return DescribeTopicPartitionsResponse(topics=topics, next_cursor=next_cursor, version=version)
+
+
+def _refuse_page(names: list[str], version: int) -> Any:
+    """A cursor that points nowhere: each topic has the error, since there is no other place."""
+    Topic = DescribeTopicPartitionsResponse.DescribeTopicPartitionsResponseTopic
+    code = int(ErrorCode.INVALID_REQUEST)
+    topics = [
+        Topic(error_code=code, name=name, topic_id=_ZERO_ID, partitions=[], version=version)
+        for name in names
+    ]
+    return DescribeTopicPartitionsResponse(topics=topics, next_cursor=None, version=version)
 
 
 def _cursor(topic: str, index: int, version: int) -> Any:

@@ -9,6 +9,8 @@ from broker.request_context import RequestContext
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import DescribeProducersResponse
 
+_UNKNOWN_TOPIC = "This server does not host this topic-partition."
+
 _Topic = DescribeProducersResponse.TopicResponse
 _Partition = _Topic.PartitionResponse
 
@@ -25,6 +27,8 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
             answers.append(answer)
             try:
                 check_name(topic.name)
+                if topic.name not in ctx.services.image.topics:
+                    raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, _UNKNOWN_TOPIC)
                 partition = ctx.services.partitions.leading(topic.name, index)
             except KafkaError as error:
                 answer.error_code = int(error.code)

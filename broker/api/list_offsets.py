@@ -29,23 +29,28 @@ _Topic = ListOffsetsResponse.ListOffsetsTopicResponse
 
 
 async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
-    """One answer for each partition; a partition named twice is an invalid request."""
+    """One answer for each partition; one that is named twice gets one, of invalid request."""
     seen: dict[tuple[str, int], int] = {}
     for topic in request.topics:
         for wanted in topic.partitions:
             key = (topic.name, wanted.partition_index)
             seen[key] = seen.get(key, 0) + 1
+    told: set[tuple[str, int]] = set()
     isolation = request.isolation_level if version >= 2 else 0
     topics = []
     for topic in request.topics:
         answers = []
         for wanted in topic.partitions:
+            key = (topic.name, wanted.partition_index)
+            if key in told:
+                continue
+            told.add(key)
             answer = _Topic.ListOffsetsPartitionResponse(
                 partition_index=wanted.partition_index, timestamp=-1, offset=-1, version=version
             )
             answers.append(answer)
             try:
-                if seen[topic.name, wanted.partition_index] > 1:
+                if seen[key] > 1:
                     raise KafkaError(ErrorCode.INVALID_REQUEST)
                 found = await _look_up(ctx, topic.name, wanted, isolation, version)
             except KafkaError as error:

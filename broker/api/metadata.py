@@ -32,11 +32,14 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
         for name in sorted(image.topics):
             topics.append(_known(ctx, image, image.topics[name], request, version))
     else:
-        missing = [t.name for t in request.topics if t.name is not None]
+        asked = _asked(request, version)
+        if asked is None:
+            return _refused(request, version)
+        missing = [name for name, _ in asked if name is not None]
         created = await _create_missing(ctx, request, version, missing)
         image = ctx.services.image
-        for wanted in request.topics:
-            topics.append(_one(ctx, image, wanted, created, request, version))
+        for wanted, topic_id in asked:
+            topics.append(_one(ctx, image, wanted, topic_id, created, request, version))
     brokers = []
     for broker in image.live_brokers():
         endpoint = endpoint_of(image, broker.node_id, ctx.listener)
@@ -62,25 +65,47 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
     return response
 
 
+def _asked(request: Any, version: int) -> list[tuple[str | None, UUID]] | None:
+    """Each topic once, by name or id; None: not to be asked so in this version.
+
+    Where one id is given, names are not looked at.
+    """
+    asked = dict.fromkeys((t.name, t.topic_id or _ZERO_ID) for t in request.topics)
+    if 10 <= version < 12 and any(name is None or topic_id.int for name, topic_id in asked):
+        return None
+    ids = dict.fromkeys(topic_id for _, topic_id in asked if topic_id.int)
+    if ids:
+        return [(None, topic_id) for topic_id in ids]
+    return list(asked)
+
+
+def _refused(request: Any, version: int) -> Any:
+    code = ErrorCode.INVALID_REQUEST
+    topics = [_unknown(t.name, t.topic_id or _ZERO_ID, code, version) for t in request.topics]
+    return MetadataResponse(
+        brokers=[], cluster_id=None, controller_id=NO_NODE, topics=topics, version=version
+    )
+
+
 def _one(
     ctx: RequestContext,
     image: MetadataImage,
-    wanted: Any,
+    name: str | None,
+    topic_id: UUID,
     created: dict[str, KafkaError],
     request: Any,
     version: int,
 ) -> Any:
-    if wanted.name is None:
-        topic_id = wanted.topic_id or _ZERO_ID
+    if name is None:
         topic = image.topic_by_id(topic_id)
         if topic is None:
             return _unknown(None, topic_id, ErrorCode.UNKNOWN_TOPIC_ID, version)
     else:
-        topic = image.topics.get(wanted.name)
+        topic = image.topics.get(name)
         if topic is None:
-            error = created.get(wanted.name)
+            error = created.get(name)
             code = error.code if error is not None else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            return _unknown(wanted.name, _ZERO_ID, code, version)
+            return _unknown(name, _ZERO_ID, code, version)
     return _known(ctx, image, topic, request, version)
 
 

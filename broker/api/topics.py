@@ -95,90 +95,79 @@ def _created(
                 is_sensitive=entry.sensitive,
                 version=version,
             )
-            for entry in config.describe()
+            for entry in sorted(config.describe(), key=lambda entry: entry.name)
         ]
     return answer
 
 
 async def delete_topics(ctx: RequestContext, request: Any, version: int) -> Any:
-    """By name, and from v6 on by id; answers in the order of the request."""
-    controller = ctx.services.controller
-    asked: list[tuple[str | None, UUID | None]] = []
+    """By name, and from v6 on by id. What is named twice is refused, and told once."""
     if version >= 6:
-        asked = [(t.name, t.topic_id) for t in request.topics]
+        asked = [(t.name, t.topic_id or _ZERO_ID) for t in request.topics]
     else:
-        asked = [(name, None) for name in request.topic_names]
+        asked = [(name, _ZERO_ID) for name in request.topic_names]
     image = ctx.services.image
-    found: list[tuple[str | None, UUID | None, KafkaError | None]] = []
-    seen: Counter[str] = Counter()
-    for name, topic_id in asked:
-        by_id = topic_id is not None and topic_id.int != 0
-        if name is not None and by_id:
-            found.append(
-                (
-                    name,
-                    topic_id,
-                    KafkaError(
-                        ErrorCode.INVALID_REQUEST,
-                        "You may not specify both topic name and topic id.",
-                    ),
-                )
-            )
-            continue
-        if name is None and not by_id:
-            found.append(
-                (
-                    None,
-                    _ZERO_ID,
-                    KafkaError(
-                        ErrorCode.INVALID_REQUEST,
-                        "Neither topic name nor id were specified.",
-                    ),
-                )
-            )
-            continue
-        topic = (
-            image.topics.get(name) if name is not None else image.topic_by_id(topic_id or _ZERO_ID)
-        )
+    times = Counter(asked)
+    answers: list[tuple[str | None, UUID, KafkaError | None]] = []
+    wanted: dict[UUID, str] = {}
+    by_name: list[str] = []
+    for name, topic_id in times:
+        refused = _form_error(name, topic_id, times[name, topic_id])
+        if refused is not None:
+            answers.append((name, topic_id, refused))
+        elif name is not None:
+            by_name.append(name)
+        else:
+            topic = image.topic_by_id(topic_id)
+            if topic is None:
+                answers.append((None, topic_id, _unknown(ErrorCode.UNKNOWN_TOPIC_ID)))
+            else:
+                wanted[topic_id] = topic.name
+    for name in by_name:
+        topic = image.topics.get(name)
         if topic is None:
-            code = (
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-                if name is not None
-                else ErrorCode.UNKNOWN_TOPIC_ID
-            )
-            found.append((name, topic_id, KafkaError(code, _UNKNOWN[code])))
-            continue
-        seen[topic.name] += 1
-        found.append((topic.name, topic.topic_id, None))
-    errors: dict[UUID, KafkaError | None] = {}
-    unique = [
-        t for n, t, e in found if e is None and t is not None and n is not None and seen[n] == 1
-    ]
-    if unique:
-        outcomes = await controller.delete_topics(unique)
-        errors = {
-            topic_id: outcome if isinstance(outcome, KafkaError) else None
-            for topic_id, outcome in zip(unique, outcomes, strict=True)
-        }
-    answers = []
-    for name, topic_id, problem in found:
-        error = problem
-        if error is None and name is not None and seen[name] > 1:
-            error = KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
-        if error is None and topic_id is not None:
-            error = errors.get(topic_id)
-        answers.append(
+            answers.append((name, _ZERO_ID, _unknown(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)))
+        elif topic.topic_id in wanted:
+            del wanted[topic.topic_id]
+            answers.append((name, topic.topic_id, KafkaError(ErrorCode.INVALID_REQUEST, _BOTH)))
+        else:
+            wanted[topic.topic_id] = name
+    if wanted:
+        outcomes = await ctx.services.controller.delete_topics(list(wanted))
+        for (topic_id, name), outcome in zip(wanted.items(), outcomes, strict=True):
+            failed = outcome if isinstance(outcome, KafkaError) else None
+            answers.append((name, topic_id, failed))
+    return DeleteTopicsResponse(
+        responses=[
             DeleteTopicsResponse.DeletableTopicResult(
                 name=name,
-                topic_id=topic_id or _ZERO_ID,
+                topic_id=topic_id,
                 error_code=int(error.code) if error is not None else 0,
                 error_message=error.message if error is not None else None,
                 version=version,
             )
-        )
-    return DeleteTopicsResponse(responses=answers, version=version)
+            for name, topic_id, error in answers
+        ],
+        version=version,
+    )
 
 
+def _form_error(name: str | None, topic_id: UUID, times: int) -> KafkaError | None:
+    message = None
+    if name is not None and topic_id.int:
+        message = "You may not specify both topic name and topic id."
+    elif name is None and not topic_id.int:
+        message = "Neither topic name nor id were specified."
+    elif times > 1:
+        message = "Duplicate topic id." if name is None else "Duplicate topic name."
+    return None if message is None else KafkaError(ErrorCode.INVALID_REQUEST, message)
+
+
+def _unknown(code: ErrorCode) -> KafkaError:
+    return KafkaError(code, _UNKNOWN[code])
+
+
+_BOTH = "The provided topic name maps to an ID that was already supplied."
 _UNKNOWN = {
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "This server does not host this topic-partition.",
     ErrorCode.UNKNOWN_TOPIC_ID: "This server does not host this topic ID.",

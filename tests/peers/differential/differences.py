@@ -27,7 +27,15 @@ class Difference:
 
 
 # Apache Kafka answers these from hash maps, in an order that says nothing.
-UNORDERED: frozenset[ApiKey] = frozenset({ApiKey.PRODUCE})
+UNORDERED: frozenset[ApiKey] = frozenset(
+    {
+        ApiKey.PRODUCE,
+        ApiKey.LIST_OFFSETS,
+        ApiKey.METADATA,
+        ApiKey.DELETE_RECORDS,
+        ApiKey.DELETE_TOPICS,
+    }
+)
 
 TRANSACTIONS = "Transactions are not served yet, and refused at once."
 
@@ -53,6 +61,65 @@ DIFFERENCES: tuple[Difference, ...] = (
         "Timestamps are judged by the batch's header, which tells the first record's and the "
         "newest only; log.validate.records=true looks at each.",
         "timestamp in the past",
+    ),
+    Difference(
+        ApiKey.DESCRIBE_PRODUCERS,
+        ALL,
+        ("topics[].partitions[].activeProducers[].lastTimestamp",),
+        "The broker's time of the last batch. Kafka tells the timestamp in the batch, so that a "
+        "producer of old records is forgotten before its time.",
+        "",
+    ),
+    Difference(
+        ApiKey.INIT_PRODUCER_ID,
+        ALL,
+        ("errorCode",),
+        TRANSACTIONS + " Clients take the code for final.",
+        "transactional id",
+    ),
+    Difference(
+        ApiKey.METADATA,
+        ALL,
+        ("topics[]",),
+        "A topic that the request creates is in the answer. Kafka makes it behind the answer's "
+        "back and says UNKNOWN_TOPIC_OR_PARTITION at first.",
+        "creation wanted",
+    ),
+    Difference(
+        ApiKey.METADATA,
+        (12, 13),
+        ("errorCode", "brokers", "clusterId", "controllerId", "topics[]"),
+        "UNKNOWN_TOPIC_ID for a topic without name and id, where Kafka fails unforeseen.",
+        "neither id nor name",
+    ),
+    Difference(
+        ApiKey.DESCRIBE_TOPIC_PARTITIONS,
+        ALL,
+        ("topics[].errorCode", "topics[].topicAuthorizedOperations"),
+        "INVALID_TOPIC_EXCEPTION for the empty name, where Kafka fails unforeseen.",
+        "empty name",
+    ),
+    Difference(
+        ApiKey.CREATE_TOPICS,
+        (7, 7),
+        ("topics[].topicId",),
+        "No id for a topic that is not made; Kafka draws one and drops it.",
+        "validate only",
+    ),
+    Difference(
+        ApiKey.CREATE_TOPICS,
+        ALL,
+        ("topics[]",),
+        "Any positive replication factor is taken, since the store keeps the copies; the answer "
+        "repeats it, and metadata names one replica, the leader.",
+        "replication factor 3",
+    ),
+    Difference(
+        ApiKey.CREATE_TOPICS,
+        ALL,
+        ("topics[]",),
+        "Compacted topics are not served yet, and refused at once.",
+        "cleanup.policy=compact*",
     ),
     Difference(
         ApiKey.FETCH,
