@@ -40,6 +40,7 @@ from .log_cache import CachedStream, LogCache
 from .metadata.records import BlobRef
 from .object_reader import ObjectReader
 from .object_writer import ObjectWriter
+from .read_ahead import ReadAhead
 from .references import ObjectNumbers
 from .registry import StreamRegistry
 from .stream import Stream
@@ -55,6 +56,7 @@ class StreamStorage:
     incarnation, window: as the metadata log gave them out.
     block_cache: of uploaded objects; made here, in memory only, when none is given.
     on_trouble: the log's store trouble (None: over), for readiness and back-off.
+    upload_store: the same bucket at a lower priority, for uploads and read-ahead.
     """
 
     def __init__(
@@ -78,6 +80,9 @@ class StreamStorage:
         self._own_block_cache = block_cache is None
         self.block_cache = block_cache or BlockCache(config.block_cache_bytes)
         self.reader = ObjectReader(store, self.block_cache)
+        self.read_ahead = ReadAhead(
+            self.reader, upload_store or store, total_bytes=self.block_cache.memory_bytes // 2
+        )
         self.cache = LogCache(config.log_cache_bytes)
         self._streams: dict[int, Stream] = {}
         self.wal = LogWriter(
@@ -116,6 +121,8 @@ class StreamStorage:
             now_ms=now_ms,
             rng=rng,
         )
+        # Called when objects were added to a stream's history or left it.
+        self.on_history: Callable[[], None] | None = None
         self._uploading: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -165,7 +172,8 @@ class StreamStorage:
             known = self._streams.get(one.stream_id)
             if known is None or known.entry is not entry:
                 self.cache.drop(one.stream_id)
-                known = Stream(self, entry, self.cache.stream(one.stream_id), self.reader)
+                cached = self.cache.stream(one.stream_id)
+                known = Stream(self, entry, cached, self.reader, self.read_ahead)
                 self._streams[one.stream_id] = known
             streams.append(known)
         return streams
@@ -189,6 +197,7 @@ class StreamStorage:
         for stream_id in known:
             self._streams.pop(stream_id, None)
             self.cache.drop(stream_id)
+            self.read_ahead.forget_stream(stream_id)
 
     async def _drain(self, stream_ids: Sequence[int]) -> None:
         # A control record comes before the data of its object: it must not overtake a batch.
@@ -267,6 +276,8 @@ class StreamStorage:
             self.touch()
         if folded.uploaded_seq is not None:
             self.cache.uploaded(folded.uploaded_seq)
+        if folded.history and self.on_history is not None:
+            self.on_history()
         for stream_id in folded.streams:
             stream = self._streams.get(stream_id)
             if stream is not None:
@@ -354,6 +365,7 @@ class StreamStorage:
             await asyncio.wait([self._uploading])
 
     async def _close_reader(self) -> None:
+        await self.read_ahead.close()
         await self.reader.close()
         if self._own_block_cache:
             await self.block_cache.close()

@@ -46,11 +46,18 @@ class Source:
 
 @dataclass(slots=True)
 class Folded:
-    """What one object changed. streams: touched, in order, without duplicates."""
+    """What one object changed. streams: touched, in order, without duplicates.
+
+    history: objects were uploaded, merged, trimmed away or dropped.
+    """
 
     streams: dict[int, None] = field(default_factory=dict)
     uploaded_seq: int | None = None
     checkpoint: Checkpoint | None = None
+    history: bool = False
+
+
+_OF_HISTORY = (Uploaded, Compacted, Trimmed, Dropped)
 
 
 class StreamRegistry:
@@ -139,6 +146,7 @@ class StreamRegistry:
         for record in index.controls:
             control = decode_control(record, ref.key)
             self._fold_control[type(control)](control, seq, ref.key, folded)
+            folded.history = folded.history or isinstance(control, _OF_HISTORY)
         self._fold_data(ref, index, folded)
         self.folded_seq = seq
         for stream_id in folded.streams:

@@ -21,6 +21,8 @@ from .entries import StreamEntry
 from .errors import OffsetOutOfRange, StreamClosed
 from .log_cache import CachedStream
 from .object_reader import ObjectReader
+from .read_ahead import ReadAhead
+from .refs import ObjectRange
 
 if TYPE_CHECKING:
     from .node_log import StreamStorage
@@ -36,11 +38,17 @@ class Stream:
     """
 
     def __init__(
-        self, storage: StreamStorage, entry: StreamEntry, cached: CachedStream, reader: ObjectReader
+        self,
+        storage: StreamStorage,
+        entry: StreamEntry,
+        cached: CachedStream,
+        reader: ObjectReader,
+        read_ahead: ReadAhead,
     ) -> None:
         self._storage = storage
         self._cached = cached
         self._reader = reader
+        self._read_ahead = read_ahead
         self.entry = entry
         self.stream_id = entry.stream_id
         self.next_offset = entry.next_offset
@@ -164,10 +172,23 @@ class Stream:
                 if attempt == 2 or self.entry.ranges_between(offset, until) == ranges:
                     raise
                 continue
-            if batches and not first and len(batches[0]) > max_bytes:
+            if not batches or (not first and len(batches[0]) > max_bytes):
                 return []
+            self._read_ahead.note_read(
+                self.stream_id,
+                offset,
+                _next_offset(batches[-1]),
+                sum(map(len, batches)),
+                self._stored_from,
+            )
             return batches
         raise AssertionError("unreachable")
+
+    def _stored_from(self, offset: int) -> list[ObjectRange]:
+        """The ranges from `offset` on that the log cache does not have."""
+        cached_from = self._cached.first_offset
+        end = self.entry.next_offset if cached_from is None else cached_from
+        return self.entry.ranges_between(offset, end) if offset < end else []
 
     def _check_in_range(self, offset: int) -> None:
         entry = self.entry
