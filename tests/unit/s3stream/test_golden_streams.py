@@ -1,0 +1,24 @@
+"""Entries and control records of every released version are still read as meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from s3stream.control import decode_control
+from s3stream.index_pages import decode_entries
+from tests.golden.make_streams import CONTROLS, FOLDER, build, entries
+
+
+def test_todays_code_writes_the_same_bytes() -> None:
+    assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == build()
+
+
+def test_entries_of_v1_are_read() -> None:
+    assert decode_entries((FOLDER / "entries.bin").read_bytes(), "k") == (entries(), [3, 5])
+
+
+@pytest.mark.parametrize("position", range(len(CONTROLS)))
+def test_control_records_of_v1_are_read(position: int) -> None:
+    record = CONTROLS[position]
+    data = (FOLDER / f"{type(record).__name__.lower()}.bin").read_bytes()
+    assert decode_control(data, "k") == record
