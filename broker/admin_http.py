@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from .network import Listener, Network
 
@@ -108,13 +109,14 @@ class _Connection(asyncio.Protocol):
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # cast(): the transports of uvloop are no subclasses of asyncio's.
+        opened = cast(asyncio.Transport, transport)
         if not self._server.opened(self):
-            transport.abort()
+            opened.abort()
             return
-        self._transport = transport
+        self._transport = opened
         loop = asyncio.get_running_loop()
-        self._deadline = loop.call_later(REQUEST_TIMEOUT_S, transport.abort)
+        self._deadline = loop.call_later(REQUEST_TIMEOUT_S, opened.abort)
 
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._transport.is_closing():

@@ -107,7 +107,7 @@ class Node:
         self.partitions = Partitions()
         self.groups = GroupCoordinator(group_config(config), environment.now_ms, environment.rng)
         self._serving = asyncio.Event()
-        self._ports: frozenset[int] = frozenset()
+        self._ports: dict[str, int] = {}
         self._dispatcher: Dispatcher | None = None
         self._services: Services | None = None
         self._controller: Controller | None = None
@@ -169,7 +169,7 @@ class Node:
         ports = await self.server.listen(
             [ListenAddress(one.name, one.bind.host, one.bind.port) for one in config.listeners]
         )
-        self._ports = frozenset(ports.values())
+        self._ports = ports
         self._controller = controller = Controller(
             self.store,
             Identity(
@@ -261,8 +261,9 @@ class Node:
         )
 
     async def _answers(self, broker: BrokerRegistration, cluster_id: str) -> bool:
-        # A port that we bound ourselves cannot be the old broker's.
-        others = [e for e in broker.listeners if e.port not in self._ports]
+        # An address at which we listen ourselves cannot be the old broker's.
+        ours = {(e.host, e.port) for e in advertised(self.config, self._ports)}
+        others = [e for e in broker.listeners if (e.host, e.port) not in ours]
         return await broker_answers(self.environment.network, others, cluster_id)
 
     async def _recover(self, state: IncarnationState, ended: LogEnd) -> Recovered:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
 from broker.network import Network
 from s3stream.metadata.image import BrokerRegistration
@@ -26,7 +27,8 @@ LARGEST_ANSWER_BYTES = 1 << 20
 DESCRIBE_CLUSTER = 60
 
 _CORRELATION = 1
-_CLIENT_ID = b"headwater-start"
+# A broker that is asked under this name makes sure that it was not replaced before it answers.
+STARTING_CLIENT_ID = "headwater-start"
 
 
 def over_network(network: Network) -> Callable[[BrokerRegistration, str], Awaitable[bool]]:
@@ -62,8 +64,8 @@ async def _cluster_id_at(network: Network, endpoint: Endpoint) -> str | None:
     try:
         return _parse(await answer)
     finally:
-        assert isinstance(transport, asyncio.Transport)
-        transport.abort()
+        # cast(): the transports of uvloop are no subclasses of asyncio's.
+        cast(asyncio.Transport, transport).abort()
 
 
 class _Asking(asyncio.Protocol):
@@ -74,8 +76,7 @@ class _Asking(asyncio.Protocol):
         self._received = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(_request())
+        cast(asyncio.Transport, transport).write(_request())
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -93,7 +94,8 @@ class _Asking(asyncio.Protocol):
 
 
 def _request() -> bytes:
-    header = struct.pack(">hhih", DESCRIBE_CLUSTER, 0, _CORRELATION, len(_CLIENT_ID)) + _CLIENT_ID
+    client_id = STARTING_CLIENT_ID.encode()
+    header = struct.pack(">hhih", DESCRIBE_CLUSTER, 0, _CORRELATION, len(client_id)) + client_id
     body = header + b"\x00" + b"\x00" + b"\x00"
     return struct.pack(">i", len(body)) + body
 

@@ -143,6 +143,7 @@ class Controller:
                 await self._drop_log()
                 raise
             else:
+                await self._election.tell_replaced(won)
                 return
 
     def _open_log(self, won: Won) -> None:
@@ -236,6 +237,18 @@ class Controller:
         """
         assert self._log is not None, "not started"
         await self._log.confirm()
+
+    async def still_decides(self) -> None:
+        """`confirm` for a handler: raises KafkaError NOT_CONTROLLER where it does not.
+
+        Where the store is away nobody can have replaced us since; who asks may be told so.
+        """
+        try:
+            await self.confirm()
+        except LogError as error:
+            raise KafkaError(ErrorCode.NOT_CONTROLLER, detail=str(error)) from error
+        except StoreError as error:
+            log.info("whether this broker was replaced is not known: %s", error)
 
     # Deciding.
 

@@ -91,6 +91,7 @@ class Election:
         self._check_store = check_store
         self._checked = False
         self._lost = 0
+        self._answering: list[BrokerRegistration] = []
 
     async def run(self) -> Won:
         """Until a term is ours. Trouble of the store is waited out, a refusal is not.
@@ -136,7 +137,8 @@ class Election:
             return None
         # Crash here: the next term is empty, and ours only by name; the next process ends it.
         current = await self._read_to_end(loaded)
-        assert (current.term, current.next_seq, current.owner) == (loaded.term + 1, 0, process)
+        if (current.term, current.next_seq, current.owner) != (loaded.term + 1, 0, process):
+            return None  # which is what another process did while this one was held up
         return self._next_term(current, node_id, process)
 
     async def _test_store(self) -> None:
@@ -149,11 +151,20 @@ class Election:
         answers = await asyncio.gather(
             *(self._answers(broker, image.cluster_id) for broker in asked)
         )
-        answering = [broker.node_id for broker, there in zip(asked, answers, strict=True) if there]
-        return choose_node_id(image.brokers, self._identity, answering)
+        self._answering = [one for one, there in zip(asked, answers, strict=True) if there]
+        node_ids = [broker.node_id for broker in self._answering]
+        return choose_node_id(image.brokers, self._identity, node_ids)
 
     def _process(self, node_id: int) -> bytes:
         return process_name(node_id, self._identity.listeners, self._rng.randbytes(16))
+
+    async def tell_replaced(self, won: Won) -> None:
+        """Ask those again that answered before they were replaced: so they find out at once.
+
+        Their answer does not matter, nor whether there is one.
+        """
+        replaced, self._answering = self._answering, []
+        await asyncio.gather(*(self._answers(old, won.image.cluster_id) for old in replaced))
 
     async def _read_to_end(self, loaded: Loaded) -> Loaded:
         backoff = Backoff(self._rng)
