@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
@@ -274,25 +274,48 @@ class Collector:
         return [one for one in doomed if data.get(one, True)]
 
 
-async def run_rounds(
-    collector: Collector, wanted: asyncio.Event, *, interval_s: float, rng: Random
-) -> None:
-    """A round whenever `wanted` is set, at least `interval_s` apart. Ends with Fenced.
+class Rounds:
+    """When to hold a round: when something may be garbage, and not sooner than the interval.
 
-    wanted: set by whoever knows that something became garbage; without it nothing is asked.
+    What was let go of is named once more by the next report, so each occasion is worth two rounds.
     """
-    backoff = Backoff(rng, 1.0)
-    while True:
-        await wanted.wait()
-        wanted.clear()
-        try:
-            result = await collector.run_round()
-            backoff = Backoff(rng, 1.0)
-            if result.abandoned:
-                wanted.set()
-        except StoreError as error:
-            log.info("the round of deletion is put off: %s", error)
-            wanted.set()
-            await asyncio.sleep(backoff.next_s(interval_s))
-            continue
-        await asyncio.sleep(interval_s)
+
+    def __init__(self, collector: Collector, *, interval_s: float, rng: Random) -> None:
+        self._collector = collector
+        self._interval_s = interval_s
+        self._rng = rng
+        self._wanted = asyncio.Event()
+        self._owed = 0
+        self.wanted()  # whoever was here before may have left something
+
+    def wanted(self) -> None:
+        """Something became garbage, or may have. Cheap."""
+        self._owed = 2
+        self._wanted.set()
+
+    async def run(self, decides: Callable[[], bool]) -> None:
+        """Ends with Fenced. decides: whether this process owns the controller's term."""
+        backoff = Backoff(self._rng, 1.0)
+        while True:
+            await self._wanted.wait()
+            await asyncio.sleep(self._interval_s)
+            if not decides():
+                self._settle(all_of_it=True)  # whoever decides has occasions of its own
+                continue
+            owed, self._owed = self._owed, 0
+            try:
+                result = await self._collector.run_round()
+            except StoreError as error:
+                log.info("the round of deletion is put off: %s", error)
+                self._owed = max(self._owed, owed)
+                await asyncio.sleep(backoff.next_s(self._interval_s))
+                continue
+            backoff = Backoff(self._rng, 1.0)
+            self._owed = max(self._owed, owed if result.abandoned else owed - 1)
+            self._settle()
+
+    def _settle(self, *, all_of_it: bool = False) -> None:
+        if all_of_it:
+            self._owed = 0
+        if self._owed == 0:
+            self._wanted.clear()

@@ -166,7 +166,7 @@ def test_oldest_blocks_go_when_the_cache_is_full(tmp_path: Path) -> None:
         assert newest == {n: block(n) for n in range(110, 120)}
         assert await cache.get("data/x", WRITE_ID, [0]) == {}
         await cache.close()
-        size_bytes = (tmp_path / "cluster-a" / "1" / "lmdb" / "data.mdb").stat().st_size  # noqa: ASYNC240
+        size_bytes = (tmp_path / "cluster-a" / "1" / "lmdb" / "data.mdb").stat().st_size
         assert size_bytes <= 17 * MIB
 
     asyncio.run(run())

@@ -1,0 +1,127 @@
+"""What keeps the bucket in order behind the clients' backs: merging, reports, rounds of deletion.
+
+    uploads, trims -> compactor -> Compacted in the log
+    RoundBegun in the image -> this incarnation's report in its log
+    something became garbage -> a round, at the earliest after the interval, where we decide
+
+Nothing here has a timer while nothing changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from objectstore.settings import StoreSettings
+from objectstore.store import ObjectStore
+from s3stream.collector import Collector, RoundLog, Rounds
+from s3stream.compaction import CompactionConfig
+from s3stream.compaction.compactor import Compactor
+from s3stream.compaction.worker import InProcessRunner, MergeRunner, WorkerProcess
+from s3stream.metadata.image import MetadataImage
+from s3stream.node_log import StreamStorage
+from s3stream.report import Reporter
+from wal.parallel import first_error
+
+from .config import BrokerConfig
+
+
+class Upkeep:
+    """decides: whether this process owns the controller's term now.
+
+    runner: where merges are done; None: not at all.
+    """
+
+    def __init__(
+        self,
+        storage: StreamStorage,
+        rounds: RoundLog,
+        config: BrokerConfig,
+        *,
+        runner: MergeRunner | None,
+        decides: Callable[[], bool],
+        rng: Random,
+    ) -> None:
+        self._decides = decides
+        self._image_changed = asyncio.Event()
+        self._round = rounds.image.rounds.open
+        if self._round is not None:
+            self._image_changed.set()
+        self.reporter = Reporter(
+            storage.registry, storage.object_writer, append=storage.append_control
+        )
+        self.collector = Collector(storage.store, rounds, rng=rng)
+        self.rounds = Rounds(
+            self.collector, interval_s=config.int("collector.round.interval.ms") / 1000, rng=rng
+        )
+        self.compactor: Compactor | None = None
+        if runner is not None:
+            self.compactor = Compactor(
+                storage.registry,
+                storage.numbers,
+                storage.reader,
+                runner,
+                compaction_config(config),
+                append=storage.append_control,
+                rng=rng,
+            )
+        storage.on_history = self._history_changed
+
+    def image_changed(self, old: MetadataImage, new: MetadataImage) -> None:
+        """For `Controller.subscribe`."""
+        if new.rounds.open is not None and new.rounds.open != old.rounds.open:
+            self._round = new.rounds.open
+            self._image_changed.set()
+        if new.unended() != old.unended() or new.streams is not old.streams:
+            self.rounds.wanted()
+
+    async def run(self) -> None:
+        """Owner's task. Raises Fenced or LogClosed when a log ends."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._report(), name="reports")
+                tasks.create_task(self.rounds.run(self._decides), name="rounds")
+                if self.compactor is not None:
+                    tasks.create_task(self.compactor.run(), name="compactor")
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+
+    async def _report(self) -> None:
+        while True:
+            await self._image_changed.wait()
+            self._image_changed.clear()
+            if self._round is not None:
+                await self.reporter.answer(self._round)
+
+    def _history_changed(self) -> None:
+        """An upload, a merge or a trim: objects came, and others are not needed any more."""
+        self.rounds.wanted()
+        if self.compactor is not None:
+            self.compactor.notice()
+
+
+def compaction_config(config: BrokerConfig) -> CompactionConfig:
+    own_bytes = config.int("compaction.stream.object.bytes")
+    return CompactionConfig(
+        own_object_bytes=own_bytes,
+        own_object_max_bytes=4 * own_bytes,
+        bytes_per_s=float(max(1, config.int("compaction.budget.bytes.per.second"))),
+    )
+
+
+def merge_runner(
+    config: BrokerConfig,
+    store: ObjectStore,
+    *,
+    uri: str | None,
+    settings: StoreSettings | None,
+    rng: Random,
+) -> MergeRunner | None:
+    """uri, settings: of a store that another process can open too; None: merge in this one."""
+    if config.int("compaction.budget.bytes.per.second") == 0:
+        return None
+    compaction = compaction_config(config)
+    if uri is None or settings is None or uri.startswith("memory:"):
+        return InProcessRunner(store, compaction, rng=rng)
+    return WorkerProcess(uri, settings, compaction)
