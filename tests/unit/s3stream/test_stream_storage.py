@@ -398,10 +398,16 @@ def test_a_tail_that_cannot_be_read_delays_only_its_own_stream() -> None:
             second, opened = await take_over(store, 1, 2, loop)
             await store.inner.delete([lost])
             other = (await open_new(second, [2]))[2]
-            await other.append(make_entry(other))
+            for stream in (other, opened[1]):
+                await stream.append(make_entry(stream))
             await second.storage.uploader.upload()
             assert other.entry.ranges[0].object.key.startswith("data/")
             assert opened[1].entry.ranges[0].object.key == lost
+            assert opened[1].entry.ranges[1].object.key.startswith("wal/")
+            # Nor does it start upload after upload.
+            before = store.requests.total()
+            await asyncio.sleep(500)
+            assert store.requests.total() == before
             with pytest.raises(NotFound, match="wal/"):
                 await opened[1].fetch(0, 1, 1)
             await second.kill()
@@ -429,6 +435,22 @@ def test_a_stream_opened_again_after_its_closing_goes_on_where_it_was() -> None:
             second, opened = await take_over(store, 1, 2, loop)
             assert offsets(await opened[1].fetch(0, 2, 1 << 20)) == [(0, 0), (1, 1)]
             await second.kill()
+
+    run(body)
+
+
+def test_a_consumer_that_catches_up_is_served_by_few_large_reads() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop) as (life, store):
+            stream = (await open_new(life, [1]))[1]
+            for _ in range(60):
+                await stream.append(make_entry(stream, value=bytes(5000)))
+            written = await read_all(stream)
+            await life.storage.uploader.upload()
+            life.storage.cache.shrink(0)
+            before = store.requests.total()
+            assert await read_all(stream, 5000) == written
+            assert store.requests.total() - before < 6
 
     run(body)
 
