@@ -13,8 +13,10 @@ import asyncio
 from collections.abc import Callable
 from random import Random
 
+from objectstore.errors import StoreUnavailable
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
+from protocol.errors import KafkaError
 from s3stream.collector import Collector, RoundLog, Rounds
 from s3stream.compaction import CompactionConfig
 from s3stream.compaction.compactor import Compactor
@@ -25,6 +27,29 @@ from s3stream.report import Reporter
 from wal.parallel import first_error
 
 from .config import BrokerConfig
+
+
+class _Rounds:
+    """The controller, for rounds: a term that is over is the store's trouble to a round."""
+
+    def __init__(self, controller: RoundLog) -> None:
+        self._controller = controller
+
+    @property
+    def image(self) -> MetadataImage:
+        return self._controller.image
+
+    async def begin_round(self) -> int:
+        try:
+            return await self._controller.begin_round()
+        except KafkaError as error:
+            raise StoreUnavailable(f"no round can begin: {error}") from error
+
+    async def end_round(self, number: int, *, abandoned: bool) -> None:
+        try:
+            await self._controller.end_round(number, abandoned=abandoned)
+        except KafkaError as error:
+            raise StoreUnavailable(f"round {number} cannot be ended: {error}") from error
 
 
 class Upkeep:
@@ -51,7 +76,7 @@ class Upkeep:
         self.reporter = Reporter(
             storage.registry, storage.object_writer, append=storage.append_control
         )
-        self.collector = Collector(storage.store, rounds, rng=rng)
+        self.collector = Collector(storage.store, _Rounds(rounds), rng=rng)
         self.rounds = Rounds(
             self.collector, interval_s=config.int("collector.round.interval.ms") / 1000, rng=rng
         )
