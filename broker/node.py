@@ -28,6 +28,7 @@ from broker.controller.answering import broker_answers
 from broker.coordinator import GroupConfig, GroupCoordinator
 from objectstore.errors import StoreError
 from objectstore.probe import check_conditional_create
+from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
 from objectstore.wrappers.meter import MeterStore, RequestMeter
 from protocol.errors import KafkaError
@@ -38,6 +39,7 @@ from s3stream.metadata.records import Endpoint, Position
 from s3stream.node_log import StreamStorage
 from s3stream.takeover import recover, write_recovery_object
 from wal.errors import Fenced, LogError
+from wal.keys import parse_data_key
 from wal.seal import LogEnd
 
 from .config_rules import BrokerConfigRules
@@ -57,6 +59,7 @@ from .server import ListenAddress, Server
 from .services import Services
 from .storage_config import stream_config
 from .trouble import Trouble
+from .upkeep import Upkeep, merge_runner
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +71,8 @@ class Environment:
     """What a node takes from outside.
 
     store_name: driver and endpoint, as the probe is kept by. billed: the store charges for
-    requests. cache_dir: None for no disk cache.
+    requests. cache_dir: None for no disk cache. merge_uri, merge_settings: of the same store, for
+    the process in which history is merged; None: it is merged in this one.
     """
 
     store: ObjectStore
@@ -79,6 +83,8 @@ class Environment:
     executor: Executor | None = None
     cache_dir: Path | None = None
     billed: bool = False
+    merge_uri: str | None = None
+    merge_settings: StoreSettings | None = None
 
 
 class Node:
@@ -115,6 +121,8 @@ class Node:
         self._block_cache: BlockCache | None = None
         self._leading: Leading | None = None
         self._maintenance: Maintenance | None = None
+        self._upkeep: asyncio.Task[None] | None = None
+        self._recovery_numbers: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- what tests and tools look at
@@ -209,6 +217,7 @@ class Node:
         self._spawn(storage.run(), "storage")
         confirmation = Confirmation(storage, config.int("broker.session.timeout.ms") / 1000)
         await controller.finish_failovers(self._recover)
+        storage.numbers.settle(self._recovery_numbers)  # named by durable records, or given up
         self._leading = leading = Leading(
             controller,
             storage,
@@ -222,6 +231,7 @@ class Node:
         self._spawn(leading.run(), "leading")
         self._maintenance = Maintenance(self)
         self._spawn(self._maintenance.run(), "maintenance")
+        self._start_upkeep(controller, storage)
         self._services = services = Services(
             config=self.config,
             controller=controller,
@@ -255,6 +265,18 @@ class Node:
             executor=env.executor,
         )
 
+    def _start_upkeep(self, controller: Controller, storage: StreamStorage) -> None:
+        env = self.environment
+        runner = merge_runner(
+            self.config, self.store, uri=env.merge_uri, settings=env.merge_settings, rng=env.rng
+        )
+        upkeep = Upkeep(
+            storage, controller, self.config, runner=runner, decides=lambda: True, rng=env.rng
+        )
+        controller.subscribe(upkeep.image_changed)
+        self._spawn(upkeep.run(), "upkeep")
+        self._upkeep = self._tasks[-1]
+
     def _topic_defaults(self) -> TopicDefaults:
         return TopicDefaults(
             self.config.int("num.partitions"), self.config.int("default.replication.factor")
@@ -273,6 +295,8 @@ class Node:
         if not entries:
             return Recovered({}, None)
         blobs = await write_recovery_object(recovered, self.storage.object_writer)
+        made = (parse_data_key(blob.key) for blob in blobs)
+        self._recovery_numbers += [one[1] for one in made if one is not None]
         opened = {one: Position(*entries[one].appointment) for one in sorted(entries)}
         return Recovered(opened, blobs[0])
 
@@ -313,6 +337,8 @@ class Node:
         """Answer what was received, make it durable, leave a short log behind."""
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
+        if self._upkeep is not None:
+            self._upkeep.cancel()  # a merge is not worth waiting for
         await self.server.drain(min(DRAIN_S, deadline_s / 2))
         self.groups.close()
         if self._leading is not None:

@@ -237,6 +237,8 @@ async def _serve_store(
             rng=random.SystemRandom(),
             executor=executor,
             cache_dir=cache_directory(config, uri),
+            merge_uri=uri,
+            merge_settings=start.settings,
         ),
     )
     admin = AdminHttp(
