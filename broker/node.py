@@ -26,7 +26,8 @@ from broker.config import BrokerConfig
 from broker.controller import Controller, Identity, Recovered, TopicDefaults
 from broker.controller.answering import broker_answers
 from broker.coordinator import GroupConfig, GroupCoordinator
-from objectstore.errors import StoreError
+from objectstore.create import Backoff
+from objectstore.errors import StoreError, StoreUnavailable, Throttled
 from objectstore.probe import check_conditional_create
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
@@ -227,7 +228,7 @@ class Node:
             lambda: self.config,
             env.now_ms,
         )
-        await leading.reconcile()
+        await self._open_partitions(leading)
         self._spawn(leading.run(), "leading")
         self._maintenance = Maintenance(self)
         self._spawn(self._maintenance.run(), "maintenance")
@@ -264,6 +265,17 @@ class Node:
             controller.node_id,
             executor=env.executor,
         )
+
+    async def _open_partitions(self, leading: Leading) -> None:
+        backoff = Backoff(self.environment.rng)
+        while True:
+            try:
+                await leading.reconcile()
+            except (Throttled, StoreUnavailable) as error:
+                log.warning("opening partitions waits for the store: %s", error)
+                await asyncio.sleep(backoff.next_s())
+            else:
+                return
 
     def _start_upkeep(self, controller: Controller, storage: StreamStorage) -> None:
         env = self.environment
