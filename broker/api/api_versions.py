@@ -1,7 +1,7 @@
 """ApiVersions (key 18), served 0-4.
 
-A version that is not served is answered in version 0 with UNSUPPORTED_VERSION and the table
-(KIP-511). v3: the client's software, checked as Kafka checks it; features as tags.
+A version that is not served is answered in version 0 with UNSUPPORTED_VERSION and the versions of
+this one API (KIP-511). v3: the client's software, checked as Kafka checks it; features as tags.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from broker.request_context import RequestContext
-from protocol.api_versions import SERVED
+from protocol.api_versions import SERVED, ApiKey
 from protocol.errors import ErrorCode
 from protocol.messages import ApiVersionsResponse
 
@@ -36,7 +36,7 @@ async def handle(ctx: RequestContext, request: Any | None, version: int) -> Any:
             api_key=int(key), min_version=low, max_version=high, version=version
         )
         for key, (low, high) in sorted(SERVED.items())
-        if error is not ErrorCode.INVALID_REQUEST
+        if error is ErrorCode.NONE or (request is None and key is ApiKey.API_VERSIONS)
     ]
     response = ApiVersionsResponse(error_code=int(error), api_keys=keys, version=version)
     if version >= 3 and error is ErrorCode.NONE:

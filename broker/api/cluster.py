@@ -89,53 +89,38 @@ async def describe_cluster(ctx: RequestContext, request: Any, version: int) -> A
 
 async def describe_quorum(ctx: RequestContext, request: Any, version: int) -> Any:
     """The metadata log as tools show it: its leader is the controller, its only voter."""
+    asked = [(t.topic_name, [p.partition_index for p in t.partitions]) for t in request.topics]
+    if asked != [(METADATA_TOPIC, [0])]:
+        # Anything but that one partition, and all that is asked is unknown.
+        topics = [
+            _quorum_topic(name, [_no_quorum(index, version) for index in indexes], version)
+            for name, indexes in asked
+        ]
+        return DescribeQuorumResponse(error_code=0, topics=topics, nodes=[], version=version)
     image = ctx.services.image
     controller = image.holder.node_id if image.holder is not None else NO_NODE
-    topics = []
-    for topic in request.topics:
-        answers = []
-        for wanted in topic.partitions:
-            index = wanted.partition_index
-            if topic.topic_name != METADATA_TOPIC or index != 0:
-                answers.append(
-                    DescribeQuorumResponse.TopicData.PartitionData(
-                        partition_index=index,
-                        error_code=int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
-                        current_voters=[],
-                        observers=[],
-                        version=version,
-                    )
-                )
-                continue
-            end = image.position.seq + 1
-            now = ctx.services.now_ms()
-            state = DescribeQuorumResponse.TopicData.PartitionData.ReplicaState
-            answers.append(
-                DescribeQuorumResponse.TopicData.PartitionData(
-                    partition_index=0,
-                    error_code=0,
-                    leader_id=controller,
-                    leader_epoch=image.term,
-                    high_watermark=end,
-                    current_voters=[
-                        state(
-                            replica_id=controller,
-                            replica_directory_id=_ZERO_ID,
-                            log_end_offset=end,
-                            last_fetch_timestamp=now,
-                            last_caught_up_timestamp=now,
-                            version=version,
-                        )
-                    ],
-                    observers=[],
-                    version=version,
-                )
+    end = image.position.seq + 1
+    now = ctx.services.now_ms()
+    state = DescribeQuorumResponse.TopicData.PartitionData.ReplicaState
+    answer = DescribeQuorumResponse.TopicData.PartitionData(
+        partition_index=0,
+        error_code=0,
+        leader_id=controller,
+        leader_epoch=image.term,
+        high_watermark=end,
+        current_voters=[
+            state(
+                replica_id=controller,
+                replica_directory_id=_ZERO_ID,
+                log_end_offset=end,
+                last_fetch_timestamp=now,
+                last_caught_up_timestamp=now,
+                version=version,
             )
-        topics.append(
-            DescribeQuorumResponse.TopicData(
-                topic_name=topic.topic_name, partitions=answers, version=version
-            )
-        )
+        ],
+        observers=[],
+        version=version,
+    )
     nodes = []
     endpoint = endpoint_of(image, controller, ctx.listener)
     if version >= 2 and endpoint is not None:
@@ -145,54 +130,82 @@ async def describe_quorum(ctx: RequestContext, request: Any, version: int) -> An
         nodes.append(
             DescribeQuorumResponse.Node(node_id=controller, listeners=[listener], version=version)
         )
-    return DescribeQuorumResponse(error_code=0, topics=topics, nodes=nodes, version=version)
+    topic = _quorum_topic(METADATA_TOPIC, [answer], version)
+    return DescribeQuorumResponse(error_code=0, topics=[topic], nodes=nodes, version=version)
+
+
+def _quorum_topic(name: str, partitions: list[Any], version: int) -> Any:
+    return DescribeQuorumResponse.TopicData(topic_name=name, partitions=partitions, version=version)
+
+
+def _no_quorum(index: int, version: int) -> Any:
+    answer = DescribeQuorumResponse.TopicData.PartitionData(
+        partition_index=index,
+        error_code=int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
+        current_voters=[],
+        observers=[],
+        version=version,
+    )
+    if version >= 2:
+        answer.error_message = "This server does not host this topic-partition."
+    return answer
+
+
+_UPGRADE, _SAFE_DOWNGRADE, _UNSAFE_DOWNGRADE = 1, 2, 3
 
 
 async def update_features(ctx: RequestContext, request: Any, version: int) -> Any:
-    """Raise or lower feature levels, within what is supported. Source: KIP-584, KIP-1022."""
+    """Raise or lower feature levels, within what is supported; all of them, or none.
+
+    Source: KIP-584, KIP-1022.
+    """
     updates: dict[str, int] = {}
-    errors: dict[str, KafkaError | None] = {}
     for update in request.feature_updates:
         name, level = update.feature, update.max_version_level
-        supported = SUPPORTED_FEATURES.get(name)
-        if supported is None or not (level == 0 or supported[0] <= level <= supported[1]):
-            errors[name] = KafkaError(
-                ErrorCode.FEATURE_UPDATE_FAILED
-                if version >= 2
-                else ErrorCode.INVALID_UPDATE_VERSION,
-                f"Invalid update version {level} for feature {name}. "
-                "Local controller "
-                + (
-                    "does not support this feature."
-                    if supported is None
-                    else f"only supports versions {supported[0]}-{supported[1]}"
-                ),
-            )
+        if version == 0:
+            way = _SAFE_DOWNGRADE if update.allow_downgrade else _UPGRADE
         else:
-            errors[name] = None
-            updates[name] = level
-    failed = next((e for e in errors.values() if e is not None), None)
-    if failed is None and updates and not (version >= 1 and request.validate_only):
+            way = update.upgrade_type
+        reason = _feature_error(ctx, name, level, way)
+        if reason is not None:
+            return UpdateFeaturesResponse(
+                error_code=int(ErrorCode.INVALID_UPDATE_VERSION),
+                error_message=(
+                    "The update failed for all features since the following feature had an error: "
+                    f"Invalid update version {level} for feature {name}. {reason}"
+                ),
+                results=[],
+                version=version,
+            )
+        updates[name] = level
+    if not (version >= 1 and request.validate_only):
         for name, level in updates.items():
             await ctx.services.controller.set_feature_level(name, level)
     response = UpdateFeaturesResponse(error_code=0, error_message=None, version=version)
     if version <= 1:
         response.results = [
             UpdateFeaturesResponse.UpdatableFeatureResult(
-                feature=name,
-                error_code=int(error.code) if error is not None else 0,
-                error_message=error.message if error is not None else None,
-                version=version,
+                feature=name, error_code=0, error_message=None, version=version
             )
-            for name, error in errors.items()
+            for name in updates
         ]
-    elif failed is not None:
-        response.error_code = int(failed.code)
-        response.error_message = (
-            "The update failed for all features since the following feature had an error: "
-            + (failed.message or "")
-        )
     return response
+
+
+def _feature_error(ctx: RequestContext, name: str, level: int, way: int) -> str | None:
+    if way not in (_UPGRADE, _SAFE_DOWNGRADE, _UNSAFE_DOWNGRADE):
+        return "The controller does not support the given upgrade type."
+    if level < 0:
+        return "A feature version cannot be less than 0."
+    supported = SUPPORTED_FEATURES.get(name)
+    if supported is None:
+        if level == 0:
+            return f"Feature {name} not found."
+        node_id = ctx.services.controller.node_id
+        return f"Local controller {node_id} does not support this feature."
+    if not (level == 0 or supported[0] <= level <= supported[1]):
+        return f"Local controller only supports versions {supported[0]}-{supported[1]}"
+    return None
 
 
 async def elect_leaders(ctx: RequestContext, request: Any, version: int) -> Any:
@@ -208,9 +221,19 @@ async def elect_leaders(ctx: RequestContext, request: Any, version: int) -> Any:
         wanted = [(t.topic, index) for t in request.topic_partitions for index in t.partitions]
     results: dict[str, Any] = {}
     election = ElectLeadersResponse.ReplicaElectionResult
+    if everything:
+        # Kafka names every topic, but of its partitions only those that it elected for.
+        for topic, _ in wanted:
+            results[topic] = election(topic=topic, partition_result=[], version=version)
+    unknown = version >= 1 and request.election_type not in (0, 1)
     for topic, index in wanted:
         partition = partition_image(image.topics.get(topic), index)
-        if partition is None:
+        if unknown:
+            code, message = (
+                ErrorCode.INVALID_REQUEST,
+                f"Unknown election type {request.election_type}",
+            )
+        elif partition is None:
             code, message = (
                 ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
                 (
@@ -239,8 +262,9 @@ async def elect_leaders(ctx: RequestContext, request: Any, version: int) -> Any:
                 partition_id=index, error_code=int(code), error_message=message, version=version
             )
         )
+    top = ErrorCode.INVALID_REQUEST if unknown else ErrorCode.NONE
     return ElectLeadersResponse(
-        error_code=0, replica_election_results=list(results.values()), version=version
+        error_code=int(top), replica_election_results=list(results.values()), version=version
     )
 
 

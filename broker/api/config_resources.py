@@ -389,8 +389,15 @@ def _config_result(row: Described, synonyms: bool, documentation: bool) -> Any:
             for s in (row.synonyms if synonyms else ())
         ],
         config_type=int(row.type),
-        documentation=row.documentation if documentation else None,
+        documentation=_documentation(row, documentation),
     )
+
+
+def _documentation(row: Described, wanted: bool) -> str | None:
+    if row.source == Source.BROKER_LOGGER:
+        # Kafka never fills it in for loggers, and then it is empty, not null.
+        return ""
+    return row.documentation if wanted else None
 
 
 def _bad_request(message: str) -> KafkaError:

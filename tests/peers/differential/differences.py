@@ -34,6 +34,13 @@ UNORDERED: frozenset[ApiKey] = frozenset(
         ApiKey.METADATA,
         ApiKey.DELETE_RECORDS,
         ApiKey.DELETE_TOPICS,
+        ApiKey.DELETE_GROUPS,
+        ApiKey.DESCRIBE_CONFIGS,
+        ApiKey.ALTER_CONFIGS,
+        ApiKey.INCREMENTAL_ALTER_CONFIGS,
+        ApiKey.ELECT_LEADERS,
+        ApiKey.DESCRIBE_LOG_DIRS,
+        ApiKey.UPDATE_FEATURES,
     }
 )
 
@@ -76,6 +83,46 @@ DIFFERENCES: tuple[Difference, ...] = (
         ("errorCode",),
         TRANSACTIONS + " Clients take the code for final.",
         "transactional id",
+    ),
+    Difference(
+        ApiKey.FIND_COORDINATOR,
+        ALL,
+        ("errorCode", "errorMessage", "coordinators[]"),
+        TRANSACTIONS + " Clients take the code for final.",
+        "transaction",
+    ),
+    Difference(
+        ApiKey.OFFSET_COMMIT,
+        ALL,
+        ("topics",),
+        "A topic that the request names in two places is answered in one.",
+        "a topic twice",
+    ),
+    Difference(
+        ApiKey.DESCRIBE_QUORUM,
+        (2, 2),
+        ("nodes[].listeners[]",),
+        "The controller is a broker and has no listener of its own.",
+    ),
+    Difference(
+        ApiKey.DESCRIBE_LOG_DIRS,
+        (4, 5),
+        ("results[].totalBytes", "results[].usableBytes"),
+        "An object store has no size: -1, unknown.",
+    ),
+    Difference(
+        ApiKey.API_VERSIONS,
+        (3, 4),
+        ("supportedFeatures", "finalizedFeatures"),
+        "Kafka's features name its own metadata format, transactions and group protocols, none "
+        "of which is served here.",
+    ),
+    Difference(
+        ApiKey.DESCRIBE_CONFIGS,
+        ALL,
+        ("results[].configs[].documentation",),
+        "The same meaning in other words.",
+        "documentation",
     ),
     Difference(
         ApiKey.METADATA,

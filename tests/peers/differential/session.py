@@ -54,6 +54,8 @@ class Session:
         self.prefix = f"{run}-{script.replace('_', '-')}-"
         self.names = names
         self.exchanges: list[Exchange] = []
+        self.counted_members = 0
+        self._settled = 0
         self._connections: list[Connection] = []
         self._main: Connection | None = None
 
@@ -175,7 +177,28 @@ class Session:
             connection, api, version, case, is_error=is_error, only=only, as_version=as_version
         )
 
+    def error_or_silence(
+        self, api: ApiKey, version: int, case: str, body: Values, patience_s: float = 1.0
+    ) -> None:
+        """A request that Apache Kafka never answers, on a connection of its own."""
+        with self.another() as c:
+            c.send(api, version, body)
+            if c.is_silent(patience_s):
+                self.note(api, version, case, SILENT, is_error=True)
+            else:
+                self.finish(c, api, version, case, is_error=True)
+
     # What most scripts need.
+
+    def settle(self) -> None:
+        """Until the broker acts on all metadata so far, which it takes in order.
+
+        A later change that is seen proves the one before; the second proves that all parts of
+        the broker are done with the first.
+        """
+        for _ in range(2):
+            self._settled += 1
+            self.topic(f"settled-{self._settled}")
 
     def topic(self, name: str = "topic", partitions: int = 1, **configs: str) -> tuple[str, UUID]:
         """A new topic that keeps its records; configuration keys with _ for the dots."""

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from protocol.api_versions import ApiKey
 from tests.peers.differential.schema import Values
-from tests.peers.differential.session import SILENT, Session, script, versions
+from tests.peers.differential.session import Session, script, versions
 
 from .batches import (
     ATTRIBUTES,
@@ -223,12 +223,7 @@ def produce_to_internal_topics(s: Session) -> None:
 def produce_null_records(s: Session) -> None:
     topic = s.topic()
     for v in versions(P, 13):
-        with s.another() as c:
-            c.send(P, v, produce_body(v, topic, (0, None)))
-            if c.is_silent(1.0):
-                s.note(P, v, "null records", SILENT, is_error=True)
-            else:
-                s.finish(c, P, v, "null records", is_error=True)
+        s.error_or_silence(P, v, "null records", produce_body(v, topic, (0, None)))
 
 
 @script
