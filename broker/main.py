@@ -169,9 +169,7 @@ def _add_produce(commands: Commands) -> None:
     produce.add_argument("--key-separator", metavar="TEXT", help="a line is KEY, this, VALUE")
     produce.add_argument("--header", action="append", default=[], metavar="NAME=VALUE")
     produce.add_argument("--partition", type=int, metavar="N")
-    produce.add_argument(
-        "--compression", choices=("none", "gzip"), default="none"
-    )
+    produce.add_argument("--compression", choices=("none", "gzip"), default="none")
     _add_client(produce)
 
 

@@ -92,6 +92,7 @@ class Election:
         self._checked = False
         self._lost = 0
         self._answering: list[BrokerRegistration] = []
+        self._trouble: type[StoreError] | None = None
 
     async def run(self) -> Won:
         """Until a term is ours. Trouble of the store is waited out, a refusal is not.
@@ -103,12 +104,18 @@ class Election:
             try:
                 won = await self._attempt()
             except (StoreUnavailable, Throttled) as error:
-                log.warning("the store does not answer (%s); trying again", error)
+                self._tell_trouble(error)
                 await asyncio.sleep(backoff.next_s())
                 continue
             if won is not None:
                 return won
             await self.wait_after_loss()
+
+    def _tell_trouble(self, error: StoreError) -> None:
+        """Once for each kind of trouble, however often it is met."""
+        if self._trouble is not type(error):
+            self._trouble = type(error)
+            log.warning("the store does not answer: %s; trying again until it does", error)
 
     async def wait_after_loss(self) -> None:
         """Who lost a term lets the winner get on its feet before it looks again."""
@@ -172,7 +179,7 @@ class Election:
             try:
                 return await read_on(self._store, loaded)
             except (StoreUnavailable, Throttled) as error:
-                log.warning("the store does not answer (%s); trying again", error)
+                self._tell_trouble(error)
                 await asyncio.sleep(backoff.next_s())
             except (TrimmedAway, HoleInLog, NotFound):
                 # The last owner wrote a snapshot and deleted below it while we were reading.

@@ -7,7 +7,7 @@ import pytest
 
 from broker.controller import NewTopic, StartRefused
 from objectstore.drivers.memory import MemoryStore
-from objectstore.errors import AccessDenied, Corrupt, UnsuitableStore
+from objectstore.errors import AccessDenied, Corrupt, StoreUnavailable, UnsuitableStore
 from objectstore.store import Chunks
 from s3stream.metadata.tail import load
 from wal.errors import Fenced
@@ -180,6 +180,44 @@ def test_a_store_that_may_not_be_written_stops_the_start(starts_before: int) -> 
             await asyncio.wait_for(new_controller(store, seed=9).start(), 30)
 
     asyncio.run(main())
+
+
+class Away(MemoryStore):
+    """Away for the first requests."""
+
+    failures = 5
+
+    async def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        self._fail()
+        return await super().get_ranges(key, ranges)
+
+    async def get(self, key: str) -> bytes:
+        self._fail()
+        return await super().get(key)
+
+    def _fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("connection refused")
+
+
+def test_a_store_that_is_away_is_waited_for_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        store = Away(lambda: 0)
+        store.failures = 0
+        async with started(new_controller(store)):
+            pass
+        store.failures = 5
+        async with started(new_controller(store, seed=2)) as controller:
+            assert controller.incarnation == 1
+        assert store.failures == 0
+
+    asyncio.run(main())
+    assert [record.getMessage() for record in caplog.records] == [
+        "the store does not answer: connection refused; trying again until it does"
+    ]
 
 
 def test_many_restarts_are_shortened_by_snapshots() -> None:
