@@ -478,3 +478,37 @@ def _recovery_of(store: SimulatedStore) -> BlobRef:
             if header.kind == Kind.RECOVERY:
                 return BlobRef(key, header.write_id, len(data))
     raise AssertionError("no recovery object")
+
+
+def test_opening_and_dropping_may_be_cancelled_and_asked_for_again() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop) as (life, store):
+            store.outage(for_s=5)
+            for _ in range(3):
+                opening = loop.create_task(open_new(life, [1, 2]))
+                await asyncio.sleep(1)
+                opening.cancel()
+            streams = await open_new(life, [1, 2])
+            assert await open_new(life, [1, 2]) == streams
+            await streams[1].append(make_entry(streams[1]))
+            await asyncio.gather(*[life.storage.drop_streams([1]) for _ in range(3)])
+            assert list(life.storage.registry.entries) == [2]
+            await life.kill()
+            second, opened = await take_over(store, 1, 2, loop)
+            assert list(opened) == [2]
+            await second.kill()
+
+    run(body)
+
+
+def test_a_higher_epoch_may_be_opened_over_an_open_stream() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop) as (life, _):
+            stream = (await open_new(life, [1]))[1]
+            await stream.append(make_entry(stream))
+            again = (await open_new(life, [1], epoch=4))[1]
+            assert again is stream and stream.epoch == 4
+            await stream.append(make_entry(stream))
+            assert stream.entry.leader_epochs == [(0, 0), (4, 1)]
+
+    run(body)
