@@ -21,9 +21,11 @@ from s3stream.collector import Collector, RoundLog, Rounds
 from s3stream.compaction import CompactionConfig
 from s3stream.compaction.compactor import Compactor
 from s3stream.compaction.worker import InProcessRunner, MergeRunner, WorkerProcess
+from s3stream.errors import StreamError
 from s3stream.metadata.image import MetadataImage
 from s3stream.node_log import StreamStorage
 from s3stream.report import Reporter
+from wal.errors import LogError
 from wal.parallel import first_error
 
 from .config import BrokerConfig
@@ -102,7 +104,7 @@ class Upkeep:
             self.rounds.wanted()
 
     async def run(self) -> None:
-        """Owner's task. Raises Fenced or LogClosed when a log ends."""
+        """Owner's task: until it is cancelled. Raises Corrupt, and for bugs."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._report(), name="reports")
@@ -110,7 +112,11 @@ class Upkeep:
                 if self.compactor is not None:
                     tasks.create_task(self.compactor.run(), name="compactor")
         except BaseExceptionGroup as group:
-            raise first_error(group) from None
+            error = first_error(group)
+            if not isinstance(error, LogError | StreamError):
+                raise error from None
+        # The log ended under us. Its writer says so, and why, better than we could.
+        await asyncio.get_running_loop().create_future()
 
     async def _report(self) -> None:
         while True:

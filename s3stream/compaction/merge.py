@@ -12,6 +12,7 @@ Memory: `WINDOW_BYTES` for each source object, and one part.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -233,6 +234,8 @@ class _Source:
                 break
             numbers.append(following)
         self.window = {}  # before the next is read: one window a source at any time
+        # A store in memory never suspends: other work of this loop gets a turn for each window.
+        await asyncio.sleep(0)
         blocks = await read_blocks(store, self.ref.key, self.index, numbers)
         self.window = dict(zip(numbers, blocks, strict=True))
         return self.window[number]

@@ -162,3 +162,23 @@ def test_settings_of_compaction_are_the_brokers() -> None:
     )
     assert compaction_config(config).own_object_bytes == 8 << 20
     assert compaction_config(config).bytes_per_s == 77
+
+
+def test_end_of_the_log_is_left_for_its_writer_to_tell() -> None:
+    async def run() -> None:
+        cluster = Cluster()
+        node = await cluster.start(0)
+        cluster.image = changed(cluster.image, rounds=OpenRounds(4, 3, BEFORE_ALL))
+        await node.abort()
+        upkeep = Upkeep(
+            node, cluster, config_of({}), runner=None, decides=lambda: True, rng=Random(2)
+        )
+        task = asyncio.create_task(upkeep.run())
+        await asyncio.sleep(0.05)
+        assert not task.done()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await cluster.stop()
+
+    asyncio.run(run())
