@@ -37,6 +37,7 @@ class NumberedProducer(threading.Thread):
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
+                "log_level": 0,
                 "enable.idempotence": True,
                 "linger.ms": 2,
                 "message.timeout.ms": 300_000,
@@ -85,6 +86,7 @@ class CommittingConsumer(threading.Thread):
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap,
+                "log_level": 0,
                 "group.id": "survivors",
                 "auto.offset.reset": "earliest",
                 "enable.auto.commit": False,
@@ -164,7 +166,12 @@ def kill_again_and_again(broker: BrokerProcess, rounds: int, seed: int) -> None:
     consumer.join(60)
     found = read_all(broker.bootstrap, topic)
     acknowledged = producer.acknowledged
-    lost = [k for k, v in acknowledged.items() if dict(found[k[0]]).get(k[1]) != v][:10]
+    stored = {
+        (partition, offset): value
+        for partition, records in found.items()
+        for offset, value in records
+    }
+    lost = [place for place, value in acknowledged.items() if stored.get(place) != value][:10]
     print(
         f"{len(acknowledged)} acknowledged, {sum(map(len, found.values()))} stored, "
         f"slowest start {slowest:.2f} s"
