@@ -18,17 +18,15 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from objectstore.errors import Corrupt, StoreUnavailable
+from objectstore.errors import Corrupt
 from objectstore.store import ObjectStore
 from protocol.record_batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, assign
-from wal.format import FOOTER_SIZE, BlockEntry, LargeBatchRef, ObjectIndex, StreamRange, read_index
+from wal.format import BlockEntry, LargeBatchRef, ObjectIndex, StreamRange
 
 from .block_cache import BlockCache
+from .index_cache import INDEX_CACHE_BYTES, IndexCache
 from .refs import ObjectRange, ObjectRef
 
-INDEX_CACHE_BYTES = 32 << 20
-# Decoded, an index takes about this many times its bytes in the object.
-DECODED_FACTOR = 8
 # Below an eighth of the buffer that it would keep alive, a slice is copied out instead.
 COPY_SHARE = 8
 HINTS = 4096
@@ -67,10 +65,7 @@ class ObjectReader:
     ) -> None:
         self._store = store
         self.block_cache = block_cache
-        self._index_cache_bytes = index_cache_bytes
-        self._index_bytes = 0
-        self._indexes: OrderedDict[tuple[str, bytes], tuple[ObjectIndex, int]] = OrderedDict()
-        self._index_flights: dict[tuple[str, bytes], _IndexFlight] = {}
+        self._indexes = IndexCache(store, index_cache_bytes)
         # (stream, offset) -> (object key, block, position): where a sequential reader goes on.
         self._hints: OrderedDict[tuple[int, int], tuple[str, int, int]] = OrderedDict()
 
@@ -122,7 +117,7 @@ class ObjectReader:
     @property
     def index_bytes(self) -> int:
         """Estimated bytes of the decoded indexes that are kept."""
-        return self._index_bytes
+        return self._indexes.size_bytes
 
     async def stream_ranges(self, ref: ObjectRef, stream_id: int) -> list[StreamRange]:
         """The block-level ranges of one stream in an object, by offset; [] if it has none."""
@@ -130,73 +125,15 @@ class ObjectReader:
 
     async def index(self, ref: ObjectRef) -> ObjectIndex:
         """The object's index, checked; single flight. Raises NotFound, Corrupt naming the key."""
-        return await self._index(ref.key, ref.write_id, ref.size_bytes, ref.index_size)
+        return await self._indexes.get(ref.key, ref.write_id, ref.size_bytes, ref.index_size)
 
     def forget(self, ref: ObjectRef) -> None:
         """Drop what is known of an object that is being deleted or was not found."""
-        found = self._indexes.pop((ref.key, ref.write_id), None)
-        if found is not None:
-            self._index_bytes -= found[1]
+        self._indexes.forget(ref.key, ref.write_id)
 
     async def close(self) -> None:
         """Ends the flights of indexes; the block cache is its owner's to close."""
-        tasks = [flight.task for flight in self._index_flights.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    # Indexes
-
-    async def _index(
-        self, key: str, write_id: bytes, size_bytes: int, index_size: int | None
-    ) -> ObjectIndex:
-        identity = (key, write_id)
-        found = self._indexes.get(identity)
-        if found is not None:
-            self._indexes.move_to_end(identity)
-            return found[0]
-        flight = self._index_flights.get(identity)
-        if flight is None:
-            task = asyncio.get_running_loop().create_task(
-                self._fetch_index(key, write_id, size_bytes, index_size), name=f"index {key}"
-            )
-            flight = _IndexFlight(task)
-            self._index_flights[identity] = flight
-            task.add_done_callback(lambda task: self._index_landed(identity, task))
-        flight.readers += 1
-        try:
-            return await asyncio.shield(flight.task)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if flight.task.cancelled() and current is not None and not current.cancelling():
-                raise StoreUnavailable(f"{key}: the reader was closed") from None
-            raise
-        finally:
-            flight.readers -= 1
-            if flight.readers == 0 and not flight.task.done():
-                if self._index_flights.get(identity) is flight:
-                    del self._index_flights[identity]
-                flight.task.cancel()
-
-    def _index_landed(self, identity: tuple[str, bytes], task: asyncio.Task[ObjectIndex]) -> None:
-        flight = self._index_flights.get(identity)
-        if flight is not None and flight.task is task:
-            del self._index_flights[identity]
-        if not task.cancelled():
-            task.exception()  # its readers may all have gone
-
-    async def _fetch_index(
-        self, key: str, write_id: bytes, size_bytes: int, index_size: int | None
-    ) -> ObjectIndex:
-        index = await read_index(self._store, key, size_bytes, write_id, index_size=index_size)
-        stored_bytes = index_size if index_size is not None else 100 * len(index.ranges)
-        cost = (stored_bytes + FOOTER_SIZE) * DECODED_FACTOR
-        self._indexes[(key, write_id)] = (index, cost)
-        self._index_bytes += cost
-        while self._index_bytes > self._index_cache_bytes and len(self._indexes) > 1:
-            _, (_, evicted) = self._indexes.popitem(last=False)
-            self._index_bytes -= evicted
-        return index
+        await self._indexes.close()
 
     # Pieces and blocks
 
@@ -251,7 +188,7 @@ class ObjectReader:
         if reference is None:
             entry = index.blocks[one.block]
             return _Piece(ref, one, one.block, entry, one.position, end_offset, False)
-        outside = await self._index(reference.key, reference.write_id, reference.size, None)
+        outside = await self._indexes.get(reference.key, reference.write_id, reference.size, None)
         if len(outside.ranges) != 1 or outside.ranges[0].size_bytes != one.size_bytes:
             raise Corrupt(f"{reference.key}: not the one batch that {ref.key} refers to")
         kept = outside.ranges[0]
@@ -357,12 +294,6 @@ class ObjectReader:
         if len(view) * COPY_SHARE < self.block_cache.extent_bytes(piece.ref, piece.block):
             return memoryview(bytes(view))
         return view
-
-
-@dataclass(slots=True, eq=False)
-class _IndexFlight:
-    task: asyncio.Task[ObjectIndex]
-    readers: int = 0
 
 
 def _choose_ranges(
