@@ -18,7 +18,7 @@ from wal.format import Kind
 from .config import S3StreamConfig
 from .control import Checkpoint, encode_control
 from .entries import PageRef
-from .index_pages import delta_limit_bytes, encode_entries, rewrite
+from .index_pages import Part, delta_limit_bytes, encode_entries, rewrite
 from .metadata.records import BlobRef
 from .object_writer import ObjectWriter
 from .registry import StreamRegistry, pages_of
@@ -65,14 +65,15 @@ class Checkpointer:
                 streams=config.page_streams,
                 size_bytes=config.page_bytes,
             )
-            registry.changed = {}
+            changed, registry.changed = registry.changed, {}
             delta = b""
             # Crashed before the record is durable: the pages are garbage, settled with their maker.
-            for part in parts:
-                written = await self._writer.write_blob(Kind.PAGE, part.body)
-                numbers.append(written.number)
-                ref = written.ref
-                pages.append(PageRef(ref.key, ref.write_id, ref.size_bytes, part.low, part.high))
+            try:
+                pages += [await self._write_page(part, numbers) for part in parts]
+            except BaseException:
+                # Cancelled, and a closing broker writes one more: to it these are changes still.
+                registry.changed = changed | registry.changed
+                raise
             pages.sort(key=_low)
             self._pages = pages
         delta_ref: BlobRef | None = None
@@ -86,6 +87,12 @@ class Checkpointer:
         self._writer.numbers.settle(numbers)
         # Not above what this record says to be uploaded: the objects after it are still the data.
         self._set_trim(uploaded + 1, seq)
+
+    async def _write_page(self, part: Part, numbers: list[int]) -> PageRef:
+        written = await self._writer.write_blob(Kind.PAGE, part.body)
+        numbers.append(written.number)
+        ref = written.ref
+        return PageRef(ref.key, ref.write_id, ref.size_bytes, part.low, part.high)
 
     def adopt_pages(self) -> None:
         """After the registry was restored from a checkpoint."""
