@@ -222,7 +222,7 @@ def validate_records(
             code = ErrorCode.UNKNOWN_SERVER_ERROR if header.codec else ErrorCode.INVALID_RECORD
             raise KafkaError(code, detail=f"record {index} has offset {record.offset}")
         if compacted_as is not None and record.key is None:
-            errors.append((index, f"{_KEYLESS} in topic partition {compacted_as}."))
+            errors.append((index, f"{_KEYLESS} in topic partition {compacted_as}"))
             continue
         fault = timestamp_fault(record) if timestamp_fault is not None else None
         if fault is not None:

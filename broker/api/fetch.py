@@ -71,7 +71,7 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
     except KafkaError as error:
         return Raw(encode_fetch_response(version, [], error_code=int(error.code)))
     max_bytes = min(request.max_bytes, ctx.services.config.int("fetch.max.bytes"))
-    reads = [_locate(ctx, wanted) for wanted in context.partitions()]
+    reads = [_locate(ctx, wanted, request.replica_id) for wanted in context.partitions()]
     if any(r.partition is not None for r in reads):
         await _confirm(ctx, reads)
     total = await _read_all(reads, max_bytes, request, read_deadline)
@@ -109,7 +109,7 @@ def _wanted(request: FetchRequest, by_id: bool) -> list[SessionPartition]:
     return wanted
 
 
-def _locate(ctx: RequestContext, wanted: SessionPartition) -> _Read:
+def _locate(ctx: RequestContext, wanted: SessionPartition, replica_id: int) -> _Read:
     read = _Read(wanted, FetchPartitionResponse(wanted.index))
     partitions = ctx.services.partitions
     try:
@@ -118,6 +118,10 @@ def _locate(ctx: RequestContext, wanted: SessionPartition) -> _Read:
             read.partition = partitions.leading_by_id(topic_id, wanted.index)
         else:
             read.partition = partitions.leading(wanted.topic, wanted.index)
+        if replica_id >= 0:
+            # No broker follows another here: whoever asks is none of the partition's replicas.
+            read.partition = None
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
     except KafkaError as error:
         read.error = error
     return read
@@ -176,7 +180,8 @@ async def _read_all(
 
 def _check(partition: Partition, read: _Read) -> None:
     wanted = read.wanted
-    partition.check_leader_epoch(wanted.current_leader_epoch)
+    # Here Kafka takes every negative epoch for none, elsewhere only -1.
+    partition.check_leader_epoch(max(wanted.current_leader_epoch, -1))
     read.told.diverging_epoch = None
     if wanted.last_fetched_epoch >= 0:
         # Source: KIP-320, KIP-595: where the logs part is told instead of records.
@@ -273,7 +278,7 @@ def _tell_error(
         # Kafka answers these before it reads, with an empty list where it has null else.
         told.aborted_transactions = ()
     leaderless = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
-    if version >= 12 and read.error.code in leaderless:
+    if version >= 16 and read.error.code in leaderless:
         image = ctx.services.image
         if isinstance(wanted.topic, UUID):
             found = image.topic_by_id(wanted.topic)
@@ -283,6 +288,6 @@ def _tell_error(
         if partition is not None:
             node_id = leader_node(image, partition)
             told.current_leader = (node_id, partition.leader_epoch)
-            endpoint = endpoint_of(image, node_id, ctx.listener) if version >= 16 else None
+            endpoint = endpoint_of(image, node_id, ctx.listener)
             if endpoint is not None:
                 hints[node_id] = endpoint

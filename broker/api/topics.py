@@ -7,6 +7,7 @@ the controller, whose answer is durable.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -43,9 +44,14 @@ async def create_topics(ctx: RequestContext, request: Any, version: int) -> Any:
                 configs={c.name: c.value for c in topic.configs},
             )
         )
-    decided = await ctx.services.controller.create_topics(
-        wanted, validate_only=request.validate_only
-    )
+    decided: Sequence[TopicImage | KafkaError]
+    try:
+        decided = await ctx.services.controller.create_topics(
+            wanted, validate_only=request.validate_only
+        )
+    except KafkaError as error:
+        # What concerns the whole request is told of each topic, since there is no other place.
+        decided = [error] * len(wanted)
     for new, outcome in zip(wanted, decided, strict=True):
         results[new.name] = outcome
     if not request.validate_only:
@@ -133,7 +139,11 @@ async def delete_topics(ctx: RequestContext, request: Any, version: int) -> Any:
         else:
             wanted[topic.topic_id] = name
     if wanted:
-        outcomes = await ctx.services.controller.delete_topics(list(wanted))
+        outcomes: Sequence[TopicImage | KafkaError]
+        try:
+            outcomes = await ctx.services.controller.delete_topics(list(wanted))
+        except KafkaError as error:
+            outcomes = [error] * len(wanted)
         for (topic_id, name), outcome in zip(wanted.items(), outcomes, strict=True):
             failed = outcome if isinstance(outcome, KafkaError) else None
             answers.append((name, topic_id, failed))

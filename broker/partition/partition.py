@@ -139,7 +139,7 @@ class Partition:
         """Raises FENCED_LEADER_EPOCH or UNKNOWN_LEADER_EPOCH; -1 is not checked."""
         if self.closed:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        if current_leader_epoch < 0 or current_leader_epoch == self.leader_epoch:
+        if current_leader_epoch in (-1, self.leader_epoch):
             return
         if current_leader_epoch < self.leader_epoch:
             raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH)
@@ -167,8 +167,9 @@ class Partition:
             raise KafkaError(
                 ErrorCode.INVALID_TXN_STATE, "transactions are not served by this version"
             )
-        if self._validate:
-            validate_records(records)
+        if self._validate or self.config.compacts:
+            name = f"{self.topic}-{self.index}" if self.config.compacts else None
+            validate_records(records, compacted_as=name)
         log_append_time = self._apply_timestamps(records, header, now_ms)
         if log_append_time >= 0 or header.timestamp_type != 0:
             header = record_batch.parse_header(records)

@@ -39,12 +39,12 @@ def main() -> int:
             print("".join(traceback.format_exc().splitlines(True)[-9:])[-1500:])
             failures += 1
             continue
-        wrong = [e for e in kafka if e.is_error != bool(e.codes or "connection" in e.answer)]
+        wrong = [each for each in kafka if each.is_error != each.was_refused]
         for each in wrong:
-            print(f"   unexpected: {each.api.name} v{each.version} [{each.case}] {each.answer}")
+            print(f"   unexpected: {each.api_name} v{each.version} [{each.case}] {each.answer}")
         if asked.show:
             for each in kafka:
-                print(f"   {each.api.name} v{each.version} [{each.case}] {str(each.answer)[:600]}")
+                print(f"   {each.api_name} v{each.version} [{each.case}] {str(each.answer)[:600]}")
         print(f"== {name}: {len(kafka)} exchanges, {time.monotonic() - started:.1f} s at Kafka")
         if asked.headwater is None:
             continue

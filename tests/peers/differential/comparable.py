@@ -18,7 +18,7 @@ _TIMES = frozenset(
     {"lastTimestamp", "lastFetchTimestamp", "lastCaughtUpTimestamp", "logAppendTimeMs"}
 )
 # Every number that names a thing of the peer's own choice.
-_NUMBERED = frozenset({"producerId", "sessionId", "finalizedFeaturesEpoch"})
+_NUMBERED = frozenset({"sessionId", "finalizedFeaturesEpoch"})
 
 
 class Names:
@@ -27,6 +27,8 @@ class Names:
     def __init__(self, port: int) -> None:
         self.port = port
         self._words: dict[str, str] = {f"127.0.0.1:{port}": "the broker"}
+        # Of producers whose ids a script chose itself.
+        self.producer_ids: set[int] = set()
         self._ids: dict[UUID, str] = {}
         self._numbers: dict[tuple[str, int], str] = {}
 
@@ -95,6 +97,8 @@ def _value(key: str, value: Any, names: Names) -> Any:
         return _records(value, names)
     if isinstance(value, str):
         return names.word(value)
+    if key == "producerId" and value >= 0:
+        return value if value in names.producer_ids else "an id"
     if key in _NUMBERED:
         return names.number(key, value)
     if key in _TIMES and abs(value - time.time() * 1000) < _DAY_MS:
@@ -128,7 +132,7 @@ def _records(data: bytes | None, names: Names) -> Any:
                 "baseTimestamp": header.base_timestamp,
                 "maxTimestamp": "a time" if stamped else header.max_timestamp,
                 "crc": "any" if stamped or header.producer_id >= 0 else header.crc,
-                "producerId": names.number("producerId", header.producer_id),
+                "producerId": header.producer_id,
                 "producerEpoch": header.producer_epoch,
                 "baseSequence": header.base_sequence,
                 "content": data[at + HEADER_SIZE : at + size].hex(),

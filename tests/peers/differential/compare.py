@@ -25,7 +25,7 @@ class Finding:
     def __str__(self) -> str:
         told = self.exchange
         return (
-            f"{told.script}: {told.api.name} v{told.version} "
+            f"{told.script}: {told.api_name} v{told.version} "
             f"[{told.case or 'valid request'}] {self.path}:\n"
             f"    Kafka     {_short(self.kafka)}\n    Headwater {_short(self.headwater)}"
         )
@@ -74,8 +74,8 @@ def compare(kafka: list[Exchange], headwater: list[Exchange]) -> Comparison:
     return Comparison(kafka, findings, frozenset(used))
 
 
-def _key(told: Exchange) -> tuple[str, int, int, str]:
-    return told.script, told.api, told.version, told.case
+def _key(told: Exchange) -> tuple[str, str, int, str]:
+    return told.script, told.api_name, told.version, told.case
 
 
 def _covers(known: Difference, finding: Finding) -> bool:

@@ -23,18 +23,29 @@ Change = Callable[[Values], Values]
 
 @dataclass(frozen=True)
 class Exchange:
-    """One answer. case: empty for the valid request of a version; otherwise what is special.
+    """One answer.
 
+    api: None for frames that are no request. case: empty for the valid request of a version;
+    otherwise what is special.
     codes: the error codes anywhere in the answer, with 0 left out.
     """
 
     script: str
-    api: ApiKey
+    api: ApiKey | None
     version: int
     case: str
     is_error: bool
     answer: Values
     codes: tuple[int, ...]
+
+    @property
+    def was_refused(self) -> bool:
+        """By an error anywhere in the answer, or by none at all."""
+        return bool(self.codes) or self.answer in (CLOSED, SILENT)
+
+    @property
+    def api_name(self) -> str:
+        return "frames" if self.api is None else self.api.name
 
 
 def versions(api: ApiKey, first: int = 0, last: int = 99) -> Iterator[int]:
@@ -142,7 +153,7 @@ class Session:
 
     def note(
         self,
-        api: ApiKey,
+        api: ApiKey | None,
         version: int,
         case: str,
         answer: Values,

@@ -225,7 +225,7 @@ def test_records_at_fault_are_named() -> None:
         validate_records(batch, compacted_as="t-0")
     assert keyless.value.code == ErrorCode.INVALID_RECORD
     assert keyless.value.record_errors == [
-        (1, "Compacted topic cannot accept message without key in topic partition t-0.")
+        (1, "Compacted topic cannot accept message without key in topic partition t-0")
     ]
     with pytest.raises(RecordErrors) as late:
         validate_records(

@@ -9,7 +9,8 @@ from protocol.api_versions import ApiKey
 from tests.peers.differential.schema import Values
 from tests.peers.differential.session import Session, script, versions
 
-from .groups import joined, ready
+from .groups import join, joined, ready
+from .partitions import until_transactions_are_known
 
 C = ApiKey.OFFSET_COMMIT
 F = ApiKey.OFFSET_FETCH
@@ -120,7 +121,7 @@ def offsets_refused(s: Session) -> None:
             s.error(C, v, case, commit(v, who, *asked, **more))
 
         good = (topic, 0, 5)
-        own = {"member": member, "generation": generation}
+        own: Any = {"member": member, "generation": generation}
         s.valid(C, v, commit(v, group, good, **own), "a member's")
         s.valid(C, v, commit(v, "", good), "no group id")
         refused("unknown topic", group, (missing, 0, 5), **own)
@@ -133,7 +134,7 @@ def offsets_refused(s: Session) -> None:
         refused("metadata too long", group, good, metadata="x" * 5000, **own)
         if v >= 7:
             refused("unknown static member", group, good, instance="nobody", **own)
-            fenced = {"member": "other", "generation": 1, "instance": "one"}
+            fenced: Any = {"member": "other", "generation": 1, "instance": "one"}
             refused("fenced static member", static, good, **fenced)
     for v in versions(F):
         if v >= 9:
@@ -142,6 +143,17 @@ def offsets_refused(s: Session) -> None:
             body = fetch(v, group, (topic, [0]), memberId=member, memberEpoch=9)
             s.valid(F, v, body, "a member epoch that does not matter")
     s.quietly(X, 2, {"groupsNames": [""]})
+
+
+@script
+def offsets_committed_during_a_rebalance(s: Session) -> None:
+    ready(s)
+    topic = s.topic()
+    for v in versions(C):
+        group = s.name(f"v{v}")
+        answer = s.quietly(ApiKey.JOIN_GROUP, 3, join(group))
+        own: Any = {"member": answer["memberId"], "generation": 1}
+        s.error(C, v, "between join and sync", commit(v, group, (topic, 0, 5), **own))
 
 
 @script
@@ -172,8 +184,8 @@ def offsets_deleted(s: Session) -> None:
         s.error(D, v, "no group id", body("", topic[0], 0))
         live = s.name("live")
         member, generation = joined(s, live)
-        own = {"member": member, "generation": generation}
-        s.quietly(C, 9, commit(9, live, (topic, 0, 1), **own))  # type: ignore[arg-type]
+        own: Any = {"member": member, "generation": generation}
+        s.quietly(C, 9, commit(9, live, (topic, 0, 1), **own))
         s.valid(D, v, body(live, topic[0], 0), "of a live group, not subscribed")
         other = s.name("connect")
         joined(s, other, kind="connect")
@@ -256,10 +268,11 @@ def find_coordinator(s: Session) -> None:
 
 @script
 def find_coordinator_of_transactions(s: Session) -> None:
+    until_transactions_are_known(s)
     for v in versions(K, 1):
         body: Values = {"key": s.name("tx"), "coordinatorKeys": [s.name("tx")], "keyType": 1}
         del body["coordinatorKeys" if v < 4 else "key"]
-        s.error(K, v, "transaction", body)
+        s.valid(K, v, body, "transaction")
         if v >= 4:
             bad = {"coordinatorKeys": [s.name("share")], "keyType": 2}
             s.error(K, v, "share group key", bad)

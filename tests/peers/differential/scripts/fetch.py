@@ -101,6 +101,8 @@ def fetch_refusals(s: Session) -> None:
         if v >= 9:
             body = fetch_body(v, (topic, [wanted(0, 1, currentLeaderEpoch=7)]))
             s.error(F, v, "unknown leader epoch", body)
+            body = fetch_body(v, (topic, [wanted(0, 1, currentLeaderEpoch=-2)]))
+            s.valid(F, v, body, "a leader epoch below -1")
             s.valid(
                 F, v, fetch_body(v, (topic, [wanted(0, 1, currentLeaderEpoch=0)])),
                 "current leader epoch",
@@ -112,6 +114,9 @@ def fetch_refusals(s: Session) -> None:
             s.valid(F, v, body, "diverging epoch")
             body = fetch_body(v, (topic, [wanted(0, 2, lastFetchedEpoch=5)]))
             s.error(F, v, "last fetched epoch unknown", body)
+        replica: Values = {"replicaId": 7} if v < 15 else {"replicaState": {"replicaId": 7}}
+        body = fetch_body(v, (topic, [wanted(0, 1)]), **replica)
+        s.error(F, v, "a replica that is none", body)
     for v in versions(F, 13):
         s.error(F, v, "zero topic id", fetch_body(v, (("", UUID(int=0)), [wanted()])))
 

@@ -58,6 +58,7 @@ def list_offsets_every_version(s: Session) -> None:
             s.valid(L, v, list_body((name, [asked(timestamp)])), f"a time {case}")
         s.valid(L, v, list_body((name, [asked(0, 1)])), "a time in an empty log")
         s.valid(L, v, list_body(), "no topics")
+        s.valid(L, v, {**list_body((name, [asked(-1)])), "replicaId": -2}, "a debugging consumer")
 
 
 @script
@@ -98,4 +99,5 @@ def list_offsets_refusals(s: Session) -> None:
         s.error(L, v, "one bad partition of two", list_body((name, [asked(-1, 9), asked(-1)])))
         if v >= 4:
             s.error(L, v, "unknown leader epoch", list_body((name, [asked(-1, epoch=9)])))
+            s.error(L, v, "fenced leader epoch", list_body((name, [asked(-1, epoch=-2)])))
             s.valid(L, v, list_body((name, [asked(-1, epoch=0)])), "current leader epoch")

@@ -37,7 +37,7 @@ def metadata_every_version(s: Session) -> None:
         return answer
 
     for v in versions(M):
-        keep = {"only": lambda a: cluster(s, a)}
+        keep: Any = {"only": lambda a: cluster(s, a)}
         s.valid(M, v, named(first, second), **keep)
         s.valid(M, v, named(first, first), "a topic twice", **keep)
         everything: Values = {"topics": [] if v == 0 else None}
@@ -69,7 +69,7 @@ def internal(s: Session) -> Any:
 @script
 def metadata_refusals(s: Session) -> None:
     first, first_id = s.topic("first")
-    keep = {"only": lambda a: cluster(s, a)}
+    keep: Any = {"only": lambda a: cluster(s, a)}
     for v in versions(M):
         if v >= 4:
             s.error(M, v, "unknown topic", named(s.name("missing")), **keep)

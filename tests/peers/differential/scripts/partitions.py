@@ -13,6 +13,7 @@ D = ApiKey.DELETE_RECORDS
 E = ApiKey.OFFSET_FOR_LEADER_EPOCH
 W = ApiKey.DESCRIBE_PRODUCERS
 I = ApiKey.INIT_PRODUCER_ID  # noqa: E741
+COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR = 14, 15, 16
 
 
 def delete_body(*asked: tuple[str, int, int]) -> Values:
@@ -64,6 +65,7 @@ def offset_for_leader_epoch(s: Session) -> None:
         s.valid(E, v, body(topic[0], 0, -1), "no epoch")
         s.valid(E, v, body(topic[0], 0, 0, 0), "current leader epoch")
         s.error(E, v, "unknown leader epoch", body(topic[0], 0, 0, 7))
+        s.error(E, v, "fenced leader epoch", body(topic[0], 0, 0, -2))
         s.error(E, v, "unknown topic", body(s.name("missing"), 0, 0))
         s.error(E, v, "unknown partition", body(topic[0], 9, 0))
 
@@ -72,6 +74,7 @@ def offset_for_leader_epoch(s: Session) -> None:
 def describe_producers(s: Session) -> None:
     topic = s.topic(partitions=2)
     fill(s, topic, batch(b"a", b"b", producer=(4000, 2, 0)))
+    s.names.producer_ids.add(4000)
 
     def body(name: str, *indexes: int) -> Values:
         return {"topics": [{"name": name, "partitionIndexes": list(indexes)}]}
@@ -85,14 +88,29 @@ def describe_producers(s: Session) -> None:
         s.error(W, v, "empty topic name", body("", 0))
 
 
+def until_transactions_are_known(s: Session) -> None:
+    """Apache Kafka creates the topic of their state when first asked."""
+    body: Values = {"key": s.name("tx"), "keyType": 1}
+    code = COORDINATOR_NOT_AVAILABLE
+    while code == COORDINATOR_NOT_AVAILABLE:
+        s.connection.send(ApiKey.FIND_COORDINATOR, 3, body)
+        code = s.connection.receive()["errorCode"]
+    code = COORDINATOR_LOAD_IN_PROGRESS
+    while code in (COORDINATOR_LOAD_IN_PROGRESS, NOT_COORDINATOR):
+        body = {"transactionalId": s.name("tx"), "transactionTimeoutMs": 60_000}
+        s.connection.send(I, 0, body)
+        code = s.connection.receive()["errorCode"]
+
+
 @script
 def init_producer_id(s: Session) -> None:
     body: Values = {"transactionalId": None, "transactionTimeoutMs": 60_000}
     s.until(I, 0, body)
+    until_transactions_are_known(s)
     for v in versions(I):
         s.valid(I, v, body)
         s.valid(I, v, {**body, "transactionTimeoutMs": -1}, "a timeout that does not matter")
-        s.error(I, v, "transactional id", {**body, "transactionalId": s.name("tx")})
+        s.valid(I, v, {**body, "transactionalId": s.name("tx")}, "transactional id")
         s.error(I, v, "empty transactional id", {**body, "transactionalId": ""})
         if v >= 3:
             known = {**body, "producerId": 4711, "producerEpoch": 3}

@@ -6,6 +6,7 @@ import time
 from uuid import UUID
 
 from protocol.api_versions import ApiKey
+from protocol.records import Record, encode_batch
 from tests.peers.differential.schema import Values
 from tests.peers.differential.session import Session, script, versions
 
@@ -27,6 +28,7 @@ from .batches import (
     old_message_set,
     produce_body,
 )
+from .partitions import until_transactions_are_known
 
 P = ApiKey.PRODUCE
 NOBODY = UUID("11111111-2222-4333-8444-555555555555")
@@ -181,6 +183,7 @@ def produce_idempotent(s: Session) -> None:
 @script
 def produce_transactional(s: Session) -> None:
     topic = s.topic()
+    until_transactions_are_known(s)
     for v in versions(P):
         data = batch(producer=(3000, 0, 0), attributes=0x10)
         body = produce_body(v, topic, (0, data), transactional_id=s.name("tx"))
@@ -214,9 +217,24 @@ def produce_to_internal_topics(s: Session) -> None:
     topic = offsets, found["topicId"]
     s.names.learn(found["topicId"], "id of the offsets topic")
     s.wait_for(offsets, 8)
-    keyed = batch(b"x")
+    keyless = batch(b"x")
+    # Of a kind that no coordinator knows, and so passes over.
+    record = Record(0, TIME, b"\x00\x63", b"x")
+    keyed = bytes(encode_batch([record]))
+    admin = s.connect("__admin_client")
     for v in versions(P):
-        s.error(P, v, "internal topic by an ordinary client", produce_body(v, topic, (7, keyed)))
+        body = produce_body(v, topic, (7, keyed))
+        s.error(P, v, "internal topic by an ordinary client", body)
+        s.valid(P, v, body, "internal topic by __admin_client", by=admin, only=without_offset)
+        body = produce_body(v, topic, (7, keyless))
+        s.error(P, v, "internal topic by __admin_client, without key", body, by=admin)
+
+
+def without_offset(answer: Values) -> Values:
+    """Others write there too."""
+    (partition,) = answer["responses"][0]["partitionResponses"]
+    partition["baseOffset"] = partition["baseOffset"] >= 0
+    return answer
 
 
 @script

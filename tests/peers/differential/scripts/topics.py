@@ -76,6 +76,7 @@ def bad_topics(s: Session) -> dict[str, Values]:
         "blank in the name": new("a b"),
         "name too long": new("x" * 250),
         "partitions 0": new(name, 0),
+        "20000 partitions": new(name, 20_000),
         "partitions -2": new(name, -2),
         "replication factor 0": new(name, 1, 0),
         "replication factor -2": new(name, 1, -2),
