@@ -145,10 +145,7 @@ def _check_together(config: BrokerConfig) -> None:
         except BadListener as error:
             given = config.static.get(key) or config.static.get("advertised.listeners")
             raise ConfigError(f"{given.origin if given else key}: {error}") from None
-    for low, high in (
-        ("group.min.session.timeout.ms", "group.max.session.timeout.ms"),
-        ("broker.heartbeat.interval.ms", "broker.session.timeout.ms"),
-    ):
+    for low, high in (("group.min.session.timeout.ms", "group.max.session.timeout.ms"),):
         if config.int(low) > config.int(high):
             given = config.static.get(low) or config.static[high]
             raise ConfigError(

@@ -45,6 +45,8 @@ def _full_meaning(row: Setting) -> str:
         return f"{row.meaning} Kept and shown only."
     if row.effect is Effect.TIERED_STORAGE_ONLY:
         return f"{row.meaning} Kept and shown only: there is no tiered storage."
+    if row.effect is Effect.COMPACTED_TOPICS_ONLY:
+        return f"{row.meaning} Kept and shown only: topics cannot be compacted yet."
     return row.meaning
 
 
@@ -148,6 +150,10 @@ def render_docs() -> str:
     tiered = Effect.TIERED_STORAGE_ONLY
     lines += [f"- `{row.key}` (topic)" for row in TOPIC_SETTINGS if row.effect is tiered]
     lines += [f"- `{row.key}` (broker)" for row in SETTINGS if row.effect is tiered]
+    lines += ["", "Kept until topics can be compacted, which they cannot be yet:", ""]
+    compacted = Effect.COMPACTED_TOPICS_ONLY
+    lines += [f"- `{row.key}` (topic)" for row in TOPIC_SETTINGS if row.effect is compacted]
+    lines += [f"- `{row.key}` (broker)" for row in SETTINGS if row.effect is compacted]
     return "\n".join(lines) + "\n"
 
 

@@ -18,6 +18,9 @@ class Effect(enum.Enum):
     STORE_TAKES_ITS_PLACE = "the store takes its place"
     # As in a Kafka broker without tiered storage: kept and shown, and governs nothing.
     TIERED_STORAGE_ONLY = "only with tiered storage"
+    # Kept and shown; ordinary topics cannot be compacted yet, and the internal one has rules of
+    # its own (broker.maintenance).
+    COMPACTED_TOPICS_ONLY = "only with compacted topics"
 
 
 class Kafkas(enum.Enum):

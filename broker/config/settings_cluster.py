@@ -39,16 +39,6 @@ CLUSTER: tuple[Setting, ...] = (
         " cheap, and a dead one keeps clients waiting for less time.",
     ),
     Setting(
-        "broker.heartbeat.interval.ms",
-        ConfigType.INT,
-        500,
-        "Time between two heartbeats of a broker to the controller.",
-        Between(10),
-        "ms",
-        kafka_default=2_000,
-        reason="Several heartbeats have to fit into the shorter session timeout.",
-    ),
-    Setting(
         "http",
         ConfigType.STRING,
         "127.0.0.1:9180",

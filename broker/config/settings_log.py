@@ -27,6 +27,7 @@ def _topic(
 
 _REPLACED = Effect.STORE_TAKES_ITS_PLACE
 _TIERED = Effect.TIERED_STORAGE_ONLY
+_COMPACTED = Effect.COMPACTED_TOPICS_ONLY
 
 LOG: tuple[Setting, ...] = (
     Setting(
@@ -150,6 +151,7 @@ LOG: tuple[Setting, ...] = (
         "segment.bytes",
         Between(1_048_576),
         "bytes",
+        _REPLACED,
     ),
     Setting(
         "log.roll.ms",
@@ -157,6 +159,7 @@ LOG: tuple[Setting, ...] = (
         None,
         "segment.ms of topics that do not set it. Not set: log.roll.hours.",
         unit="ms",
+        effect=_REPLACED,
         dynamic=True,
         falls_back_to=("log.roll.hours",),
     ),
@@ -167,6 +170,7 @@ LOG: tuple[Setting, ...] = (
         "The same in hours, where log.roll.ms is not set.",
         Between(1),
         "hours",
+        _REPLACED,
     ),
     _topic(
         "log.segment.delete.delay.ms",
@@ -184,6 +188,7 @@ LOG: tuple[Setting, ...] = (
         "delete.retention.ms",
         Between(0),
         "ms",
+        _COMPACTED,
     ),
     _topic(
         "log.cleaner.min.compaction.lag.ms",
@@ -192,6 +197,7 @@ LOG: tuple[Setting, ...] = (
         "min.compaction.lag.ms",
         Between(0),
         "ms",
+        _COMPACTED,
     ),
     _topic(
         "log.cleaner.max.compaction.lag.ms",
@@ -200,6 +206,7 @@ LOG: tuple[Setting, ...] = (
         "max.compaction.lag.ms",
         Between(1),
         "ms",
+        _COMPACTED,
     ),
     _topic(
         "log.cleaner.min.cleanable.ratio",
@@ -207,6 +214,8 @@ LOG: tuple[Setting, ...] = (
         0.5,
         "min.cleanable.dirty.ratio",
         Between(0, 1),
+        "",
+        _COMPACTED,
     ),
     _topic(
         "min.insync.replicas", ConfigType.INT, 1, "min.insync.replicas", Between(1), "", _REPLACED

@@ -15,6 +15,7 @@ from .types import Between, ConfigType, OneOf, ThrottledReplicas, Validator, Val
 
 _REPLACED = Effect.STORE_TAKES_ITS_PLACE
 _TIERED = Effect.TIERED_STORAGE_ONLY
+_COMPACTED = Effect.COMPACTED_TOPICS_ONLY
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ TOPIC_SETTINGS: tuple[TopicSetting, ...] = (
         "delete.retention.ms",
         "log.cleaner.delete.retention.ms",
         "How long a tombstone outlives its compaction, in milliseconds.",
+        _COMPACTED,
     ),
     _row(
         "file.delete.delay.ms",
@@ -138,6 +140,7 @@ TOPIC_SETTINGS: tuple[TopicSetting, ...] = (
         "max.compaction.lag.ms",
         "log.cleaner.max.compaction.lag.ms",
         "A record is compacted at the latest after this many milliseconds.",
+        _COMPACTED,
     ),
     _row(
         "max.message.bytes",
@@ -163,11 +166,13 @@ TOPIC_SETTINGS: tuple[TopicSetting, ...] = (
         "min.cleanable.dirty.ratio",
         "log.cleaner.min.cleanable.ratio",
         "Compaction starts when this part of the log is not compacted yet.",
+        _COMPACTED,
     ),
     _row(
         "min.compaction.lag.ms",
         "log.cleaner.min.compaction.lag.ms",
         "A record stays uncompacted for at least this many milliseconds.",
+        _COMPACTED,
     ),
     _row(
         "min.insync.replicas",
@@ -218,7 +223,9 @@ TOPIC_SETTINGS: tuple[TopicSetting, ...] = (
     _row(
         "segment.bytes",
         "log.segment.bytes",
-        "Granularity of retention: records go in runs of at most so many bytes.",
+        "Kept and shown. Data objects take the place of segments: retention goes by what a"
+        " partition has in one of them.",
+        _REPLACED,
     ),
     _row(
         "segment.index.bytes",
@@ -237,7 +244,9 @@ TOPIC_SETTINGS: tuple[TopicSetting, ...] = (
     _row(
         "segment.ms",
         "log.roll.ms",
-        "Granularity of retention: records go in runs that span at most so many milliseconds.",
+        "Kept and shown. Data objects take the place of segments, and are begun by what all"
+        " partitions bring.",
+        _REPLACED,
         default=604_800_000,
         validator=Between(1),
     ),

@@ -162,7 +162,6 @@ def test_every_default_that_differs_gives_a_reason() -> None:
     assert {
         "listeners",
         "broker.session.timeout.ms",
-        "broker.heartbeat.interval.ms",
     } == OTHER_DEFAULT
     assert all(BY_KEY[key].reason for key in OTHER_DEFAULT)
 

@@ -92,7 +92,6 @@ def test_an_unknown_key_names_the_place_and_the_nearest_key(tmp_path: Path) -> N
             {"sets": ["group.min.session.timeout.ms=9", "group.max.session.timeout.ms=8"]},
             ("group.min.session.timeout.ms=9", "group.max.session.timeout.ms=8"),
         ),
-        ({"sets": ["broker.heartbeat.interval.ms=9000"]}, ("broker.session.timeout.ms=3000",)),
     ],
 )
 def test_an_impossible_value_is_one_line_with_place_key_and_what_is_allowed(
