@@ -1,71 +1,67 @@
 """Run the scripts by hand.
 
-    python -m tests.peers.differential --kafka PORT [--headwater PORT] [SCRIPT ...]
+    python -m tests.peers.differential [--kafka PORT] [--headwater PORT] [SCRIPT ...]
+    python -m tests.peers.differential --write      makes docs/compatibility.md anew
 
-With Kafka alone: prints what it answers. With both: prints the differences.
+Peers that are not named are started. Prints every difference that is not documented.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
-import random
 import sys
-import time
-import traceback
+import tempfile
+from pathlib import Path
 
-from . import scripts as _scripts  # noqa: F401  registers them
-from .compare import compare, run_script
+from . import document
+from .run import headwater, kafka_node, run_all
 from .session import SCRIPTS
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--kafka", type=int, required=True)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kafka", type=int)
     parser.add_argument("--headwater", type=int)
-    parser.add_argument("--show", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--show", action="store_true", help="Kafka's answers")
     parser.add_argument("scripts", nargs="*")
     asked = parser.parse_args()
-    run = f"d{random.randrange(36**4):05d}"
-    failures = 0
-    for name in SCRIPTS:
-        if asked.scripts and not any(fnmatch.fnmatch(name, p) for p in asked.scripts):
-            continue
-        started = time.monotonic()
-        try:
-            kafka = run_script(name, asked.kafka, run)
-        except Exception:
-            print(f"== {name}: FAILED AT KAFKA")
-            print("".join(traceback.format_exc().splitlines(True)[-9:])[-1500:])
-            failures += 1
-            continue
-        wrong = [each for each in kafka if each.is_error != each.was_refused]
-        for each in wrong:
-            print(f"   unexpected: {each.api_name} v{each.version} [{each.case}] {each.answer}")
-        if asked.show:
-            for each in kafka:
-                print(f"   {each.api_name} v{each.version} [{each.case}] {str(each.answer)[:600]}")
-        print(f"== {name}: {len(kafka)} exchanges, {time.monotonic() - started:.1f} s at Kafka")
-        if asked.headwater is None:
-            continue
-        started = time.monotonic()
-        try:
-            ours = run_script(name, asked.headwater, run)
-        except Exception:
-            print(f"== {name}: FAILED AT HEADWATER")
-            print("".join(traceback.format_exc().splitlines(True)[-9:])[-1500:])
-            failures += 1
-            continue
-        found = compare(kafka, ours).findings
-        failures += bool(found)
-        shown: set[tuple[str, str, str]] = set()
-        for finding in found:
-            brief = (finding.exchange.case, finding.path, "")
+    if asked.scripts:
+        for name in list(SCRIPTS):
+            if not any(fnmatch.fnmatch(name, pattern) for pattern in asked.scripts):
+                del SCRIPTS[name]
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        kafka_port = asked.kafka or stack.enter_context(kafka_node())
+        our_port = asked.headwater or stack.enter_context(headwater(directory))
+        run = run_all(kafka_port, our_port)
+    failed = False
+    for name, outcome in run.outcomes.items():
+        problems = [f"   {outcome.failure}"] if outcome.failure else []
+        problems += [
+            f"   not {'refused' if each.is_error else 'accepted'} by Kafka: "
+            f"{each.api_name} v{each.version} [{each.case}] {str(each.answer)[:400]}"
+            for each in outcome.kafka
+            if each.is_error != each.was_refused
+        ]
+        shown: set[tuple[str, str]] = set()
+        for finding in outcome.findings:
+            brief = finding.exchange.case, finding.path
             if brief not in shown:
-                print(finding)
+                problems.append(str(finding))
             shown.add(brief)
-        print(f"   {len(found)} findings, {time.monotonic() - started:.1f} s at Headwater")
-    return 1 if failures else 0
+        failed |= bool(problems)
+        found = f", {len(outcome.findings)} differences" if outcome.findings else ""
+        print(f"== {name}: {len(outcome.kafka)} exchanges{found}", *problems, sep="\n")
+        if asked.show:
+            for each in outcome.kafka:
+                print(f"   {each.api_name} v{each.version} [{each.case}] {str(each.answer)[:800]}")
+    if asked.write and not failed and not asked.scripts:
+        document.PATH.write_text(document.render(run.kafka))
+        print(f"wrote {document.PATH}")
+    return int(failed)
 
 
 if __name__ == "__main__":

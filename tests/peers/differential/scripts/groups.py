@@ -126,7 +126,11 @@ def joined(s: Session, group: str, by: Connection | None = None, **how: Any) -> 
 
 
 def ready(s: Session) -> None:
+    """Until every partition of the groups' topic has its coordinator."""
     s.until(ApiKey.FIND_COORDINATOR, 3, {"key": s.name("any"), "keyType": 0})
+    # A hundred names meet all eight partitions.
+    names = [{"groupId": f"any-{number}", "topics": None} for number in range(100)]
+    s.until(ApiKey.OFFSET_FETCH, 8, {"groups": names})
 
 
 @script

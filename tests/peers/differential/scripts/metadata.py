@@ -10,6 +10,8 @@ from protocol.api_versions import ApiKey
 from tests.peers.differential.schema import Values
 from tests.peers.differential.session import Session, script, versions
 
+from .groups import ready
+
 M = ApiKey.METADATA
 T = ApiKey.DESCRIBE_TOPIC_PARTITIONS
 NOBODY = UUID("11111111-2222-4333-8444-555555555555")
@@ -27,6 +29,7 @@ def cluster(s: Session, answer: Values) -> Values:
 
 @script
 def metadata_every_version(s: Session) -> None:
+    ready(s)
     first, first_id = s.topic("first", 3)
     second, _ = s.topic("second")
 

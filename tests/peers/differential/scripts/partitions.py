@@ -8,6 +8,7 @@ from tests.peers.differential.session import Session, script, versions
 
 from .batches import batch
 from .fetch import fill
+from .groups import ready
 
 D = ApiKey.DELETE_RECORDS
 E = ApiKey.OFFSET_FOR_LEADER_EPOCH
@@ -29,7 +30,7 @@ def delete_body(*asked: tuple[str, int, int]) -> Values:
 
 @script
 def delete_records(s: Session) -> None:
-    s.until(ApiKey.FIND_COORDINATOR, 3, {"key": "any", "keyType": 0})
+    ready(s)
     s.wait_for("__consumer_offsets", 8)
     for v in versions(D):
         topic = s.topic(f"v{v}", partitions=2)

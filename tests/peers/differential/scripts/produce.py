@@ -28,6 +28,7 @@ from .batches import (
     old_message_set,
     produce_body,
 )
+from .groups import ready
 from .partitions import until_transactions_are_known
 
 P = ApiKey.PRODUCE
@@ -211,7 +212,7 @@ def produce_with_acks_0(s: Session) -> None:
 @script
 def produce_to_internal_topics(s: Session) -> None:
     offsets = "__consumer_offsets"
-    s.until(ApiKey.FIND_COORDINATOR, 3, {"key": s.name("group"), "keyType": 0})
+    ready(s)
     s.connection.send(ApiKey.METADATA, 12, {"topics": [{"name": offsets}]})
     (found,) = s.connection.receive()["topics"]
     topic = offsets, found["topicId"]
