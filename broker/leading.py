@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from broker.config import BrokerConfig, TopicConfig
 from broker.controller import Controller
 from broker.coordinator import OFFSETS_TOPIC, GroupCoordinator
+from objectstore.create import Backoff
 from objectstore.errors import Corrupt, StoreError
 from protocol.errors import KafkaError
 from s3stream.metadata.image import MetadataImage, PartitionImage, TopicImage
 from s3stream.node_log import StreamStorage
 from s3stream.stream import Stream
 from s3stream.takeover import SourceRef
+from wal.parallel import first_error
 
 from .confirmation import Confirmation
-from .partition.coordinator_log import PartitionLog
+from .group_loading import GroupLoading
+from .leadership import partition_image
 from .partition.partition import Partition
 from .partition.partitions import Partitions
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 1.0
 SETTLE_S = 5.0
 
 
@@ -51,19 +54,20 @@ class Leading:
         groups: GroupCoordinator,
         config: Callable[[], BrokerConfig],
         now_ms: Callable[[], int],
+        rng: random.Random,
     ) -> None:
         self._controller = controller
         self._storage = storage
-        self._confirmation = confirmation
         self._partitions = partitions
-        self._groups = groups
         self._config = config
         self._now_ms = now_ms
+        self._rng = rng
         self._changed = asyncio.Event()
         self._changed.set()
         self._settled = asyncio.Event()
         self._open: dict[int, tuple[Partition, int]] = {}
-        self._loading: dict[int, asyncio.Task[None]] = {}
+        self._unreported: dict[int, int] = {}
+        self._loading = GroupLoading(groups, confirmation.confirm)
         controller.subscribe(self._image_changed)
         partitions.set_image(controller.image)
 
@@ -71,12 +75,17 @@ class Leading:
         self._partitions.set_image(new)
         if old.topics is not new.topics:
             # Gone at once: nobody may append to a topic that was answered as deleted.
+            deleted = {}
             for topic_id in old.topic_names:
                 if topic_id not in new.topic_names:
                     topic = old.topic_by_id(topic_id)
                     assert topic is not None
+                    deleted[topic.name] = topic_id
                     for partition in topic.partitions:
                         self._close(partition.stream_id)
+                        self._unreported.pop(partition.stream_id, None)
+            if deleted:
+                self._loading.topics_deleted(deleted)
             self._settled.clear()
             self._changed.set()
 
@@ -89,29 +98,38 @@ class Leading:
             pass
 
     async def run(self) -> None:
-        """Owner's task: for ever."""
+        """Owner's task: for ever. Raises Fenced, LogClosed."""
         try:
-            while True:
-                await self._changed.wait()
-                self._changed.clear()
-                try:
-                    await self.reconcile()
-                except (StoreError, KafkaError) as error:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._keep_in_step(), name="leading")
+                tasks.create_task(self._loading.run(), name="group-loading")
+        except BaseExceptionGroup as group:
+            raise first_error(group) from None
+
+    async def _keep_in_step(self) -> None:
+        backoff = Backoff(self._rng)
+        told = ""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self.reconcile()
+            except (StoreError, KafkaError) as error:
+                if str(error) != told:
+                    told = str(error)
                     log.warning("opening partitions failed, trying again: %s", error)
-                    self._changed.set()
-                    await asyncio.sleep(RETRY_S)
-                    continue
-                if not self._changed.is_set():
-                    self._settled.set()
-        finally:
-            loading = list(self._loading.values())
-            for task in loading:
-                task.cancel()
-            if loading:
-                await asyncio.wait(loading)
+                await asyncio.sleep(backoff.next_s())
+                self._changed.set()
+                continue
+            backoff, told = Backoff(self._rng), ""
+            if not self._changed.is_set():
+                self._settled.set()
 
     async def reconcile(self) -> None:
-        """Open and close until the open partitions are those of the image."""
+        """Open and close until the open partitions are those of the image.
+
+        Raises the first error met, after everything that could be done was done.
+        """
         image = self._controller.image
         wanted = {
             partition.stream_id: _Wanted(topic, partition)
@@ -128,31 +146,56 @@ class Leading:
         held = self._storage.registry.entries
         gone = sorted(s for s in held if s not in wanted and image.partition_of(s) is None)
         if gone:
-            await asyncio.shield(self._storage.drop_streams(gone))
+            await self._storage.drop_streams(gone)
         missing = [w for s, w in sorted(wanted.items()) if s not in self._open]
-        if missing:
-            await self._open_all(image, missing)
+        trouble = await self._open_all(image, missing)
+        if self._unreported:
+            report = sorted(self._unreported.items())
+            await self._controller.opened(report)
+            for stream_id, epoch in report:
+                if self._unreported.get(stream_id) == epoch:
+                    del self._unreported[stream_id]
+        if trouble is not None:
+            raise trouble
 
-    async def _open_all(self, image: MetadataImage, missing: list[_Wanted]) -> None:
+    async def _open_all(
+        self, image: MetadataImage, missing: list[_Wanted]
+    ) -> StoreError | KafkaError | None:
+        """Open what each source has, in one log record; a source in trouble stops no other."""
+        trouble: StoreError | KafkaError | None = None
         by_source: dict[int | None, list[_Wanted]] = {}
         for wanted in missing:
             by_source.setdefault(wanted.partition.source, []).append(wanted)
-        report: list[tuple[int, int]] = []
         for source in sorted(by_source, key=lambda s: -1 if s is None else s):
             group = by_source[source]
-            streams = await self._storage.open_streams(
-                [
-                    (w.partition.stream_id, w.partition.leader_epoch, w.partition.appointment)
-                    for w in group
-                ],
-                None if source is None else _source(image, source),
-            )
+            try:
+                streams = await self._storage.open_streams(
+                    [
+                        (w.partition.stream_id, w.partition.leader_epoch, w.partition.appointment)
+                        for w in group
+                    ],
+                    None if source is None else _source(image, source),
+                )
+            except (StoreError, KafkaError) as error:
+                trouble = trouble or error
+                continue
             for wanted, stream in zip(group, streams, strict=True):
-                self._add(wanted, stream)
                 if wanted.partition.source is not None or wanted.partition.is_new:
-                    report.append((wanted.partition.stream_id, wanted.partition.leader_epoch))
-        if report:
-            await self._controller.opened(report)
+                    self._unreported[stream.stream_id] = wanted.partition.leader_epoch
+                if self._is_current(wanted):
+                    self._add(wanted, stream)
+        return trouble
+
+    def _is_current(self, wanted: _Wanted) -> bool:
+        """Whether the image, which went on meanwhile, still gives us the partition like this."""
+        image, incarnation = self._controller.image, self._controller.incarnation
+        topic = image.topic_by_id(wanted.topic.topic_id)
+        now = partition_image(topic, wanted.partition.index)
+        return (
+            now is not None
+            and now.leader == incarnation
+            and now.leader_epoch == wanted.partition.leader_epoch
+        )
 
     def _add(self, wanted: _Wanted, stream: Stream) -> None:
         topic, index = wanted.topic, wanted.partition.index
@@ -167,23 +210,12 @@ class Leading:
             producer_expiration_ms=config.int("producer.id.expiration.ms"),
             validate_records=config.flag("log.validate.records"),
             now_ms=self._now_ms,
+            admit_own=lambda size_bytes: self._storage.try_admit(size_bytes, own=True),
         )
         self._open[stream.stream_id] = (partition, wanted.partition.leader_epoch)
         self._partitions.add(partition)
         if topic.name == OFFSETS_TOPIC:
-            task = asyncio.create_task(self._load_groups(partition), name=f"load groups {index}")
-            self._loading[index] = task
-            task.add_done_callback(lambda _: self._loading.pop(index, None))
-
-    async def _load_groups(self, partition: Partition) -> None:
-        coordinator_log = PartitionLog(partition, self._confirmation.confirm)
-        while not partition.closed:
-            try:
-                await self._groups.lead(partition.index, partition.leader_epoch, coordinator_log)
-                return
-            except KafkaError as error:
-                log.warning("%s-%d: loading groups: %s", partition.topic, partition.index, error)
-                await asyncio.sleep(RETRY_S)
+            self._loading.lead(partition)
 
     def _close(self, stream_id: int) -> None:
         found = self._open.pop(stream_id, None)
@@ -192,13 +224,16 @@ class Leading:
         partition, _ = found
         self._partitions.remove(partition.topic, partition.index)
         if partition.topic == OFFSETS_TOPIC:
-            self._groups.resign(partition.index)
+            self._loading.resign(partition)
 
     def set_config(self) -> None:
         """A dynamic change of the broker's settings: topics fall back on them."""
         config = self._config()
+        expiration_ms = config.int("producer.id.expiration.ms")
+        self._storage.set_producer_expiration(expiration_ms)
         for partition, _ in self._open.values():
             partition.config = partition.config.with_broker(config)
+            partition.producers.expiration_ms = expiration_ms
 
     def close(self) -> None:
         """Serve nothing more."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
 from broker.coordinator import OFFSETS_TOPIC
 from objectstore.errors import StoreError
+from protocol.batch_header import HEADER_SIZE
 from protocol.errors import KafkaError
 from s3stream.errors import StreamError
-from wal.errors import LogError
+from wal.errors import Fenced, LogError
 
 from .partition.partition import Partition
 from .partition.retention import new_log_start
@@ -27,6 +29,9 @@ log = logging.getLogger(__name__)
 # The internal topic is rewritten when it holds so many bytes, and so many times what is live.
 COMPACT_FROM_BYTES = 1 << 20
 COMPACT_FACTOR = 4
+BATCH_BYTES = 1 << 20
+# Lengths, deltas and attributes of a record, at their longest.
+_RECORD_OVERHEAD = 32
 
 
 class Maintenance:
@@ -39,10 +44,7 @@ class Maintenance:
         """Owner's task: for ever."""
         while True:
             await asyncio.sleep(self._interval_s())
-            try:
-                await self.run_once()
-            except (StoreError, KafkaError, StreamError, LogError) as error:
-                log.warning("housekeeping is put off: %s", error)
+            await self.run_once()
 
     def _interval_s(self) -> float:
         config = self._node.config
@@ -55,13 +57,22 @@ class Maintenance:
         )
 
     async def run_once(self) -> None:
-        """One pass over all partitions that this broker leads."""
-        await self._apply_retention()
-        await self._node.groups.expire()
+        """One pass over all partitions that this broker leads; each part by itself."""
+        await self._part("retention", self._apply_retention())
+        await self._part("expiry of group offsets", self._node.groups.expire())
         for partition in self._node.partitions.all():
             partition.producers.expire(self._node.environment.now_ms())
-            if partition.topic == OFFSETS_TOPIC:
-                await self._compact(partition)
+            if partition.topic == OFFSETS_TOPIC and not partition.closed:
+                name = f"compaction of {partition.topic}-{partition.index}"
+                await self._part(name, self._compact(partition))
+
+    async def _part(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Fenced:
+            raise
+        except (StoreError, KafkaError, StreamError, LogError) as error:
+            log.warning("%s is put off: %s", name, error)
 
     async def _apply_retention(self) -> None:
         own_ms = self._node.environment.now_ms()
@@ -100,12 +111,34 @@ class Maintenance:
             end_offset, live = self._node.groups.compaction_snapshot(partition.index)
         except KafkaError:
             return
-        live_bytes = sum(len(key) + len(value) + 32 for key, value in live)
+        live_bytes = sum(len(key) + len(value) + _RECORD_OVERHEAD for key, value in live)
         if stream.size_bytes < COMPACT_FACTOR * live_bytes or end_offset != stream.next_offset:
             return
-        start = end_offset
-        if live:
-            start, durable = partition.append_internal(live)
+        limit = partition.config.max_message_bytes
+        if any(
+            len(key) + len(value) + _RECORD_OVERHEAD > limit - HEADER_SIZE for key, value in live
+        ):
+            return  # written when the limit was higher
+        batches = _split(live, limit)
+        # No await before the last: what a group appends must come behind the whole copy.
+        copies = [partition.append_internal(batch) for batch in batches]
+        for _, durable in copies:
             await durable
-        await stream.trim(start)
+        await stream.trim(end_offset)
         log.info("compacted %s-%d: %d live records", partition.topic, partition.index, len(live))
+
+
+def _split(
+    records: Sequence[tuple[bytes, bytes]], limit_bytes: int
+) -> list[list[tuple[bytes, bytes]]]:
+    """Runs that make batches below the limit; one record at least in each."""
+    runs: list[list[tuple[bytes, bytes]]] = []
+    left = 0
+    for key, value in records:
+        size = len(key) + len(value) + _RECORD_OVERHEAD
+        if not runs or size > left:
+            runs.append([])
+            left = min(limit_bytes, BATCH_BYTES) - HEADER_SIZE
+        runs[-1].append((key, value))
+        left -= size
+    return runs

@@ -168,13 +168,13 @@ def decode_records(batch: Buffer, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> lis
 def recompress(batch: Buffer, codec: int, level: int | None = None) -> bytearray:
     """The same batch with its records in another codec; everything else is kept.
 
-    Raises CorruptRecords: the records cannot be expanded.
+    Raises UnreadableRecords: the records cannot be expanded.
     """
     header = parse_header(batch)
     try:
         data = decompress(header.codec, memoryview(batch)[HEADER_SIZE : header.size_bytes])
     except ValueError as error:
-        raise CorruptRecords(str(error)) from None
+        raise UnreadableRecords(str(error)) from None
     packed = compress(codec, data, level)
     out = bytearray(HEADER_SIZE + len(packed))
     _HEADER.pack_into(

@@ -74,6 +74,8 @@ class Uploader:
         self._writer = writer
         self._checkpointer = checkpointer
         self._config = config
+        # Of `config` at first; a dynamic setting of the broker.
+        self.producer_expiration_ms = config.producer_expiration_ms
         self._append = append
         self._waiting = waiting
         self._now_ms = now_ms
@@ -192,7 +194,7 @@ class Uploader:
         record = Uploaded(
             [one.ref for one in written],
             up_to_seq,
-            self._now_ms() - self._config.producer_expiration_ms,
+            self._now_ms() - self.producer_expiration_ms,
         )
         await self._append(encode_control(record))
         self._writer.numbers.settle([one.number for one in written])

@@ -10,6 +10,7 @@ error closes the connection.
 from __future__ import annotations
 
 import asyncio
+import logging
 from uuid import UUID
 
 from broker.connection import CloseConnection
@@ -27,8 +28,11 @@ from protocol.produce import (
     ProduceTopicResponse,
     encode_produce_response,
 )
-from protocol.record_batch import RefusedBatch
+from protocol.record_batch import HEADER_SIZE, MAGIC, RefusedBatch, parse_header
 from s3stream.back_pressure import Admission
+from wal.errors import LogError
+
+log = logging.getLogger(__name__)
 
 ADMIN_CLIENT_ID = "__admin_client"
 _VALID_ACKS = (-1, 0, 1)
@@ -55,12 +59,23 @@ async def handle(ctx: RequestContext, request: ProduceRequest, version: int) -> 
     if version < 3:
         raise MalformedFrame(f"Produce version {version} is not served")
     deadline = asyncio.get_running_loop().time() + max(request.timeout_ms, 0) / 1000
-    admission = await _admit(ctx, request, deadline)
+    if request.transactional_id is None and _is_transactional(request):
+        # Before anything else is looked at, and for the whole request, as Kafka answers it.
+        return _refuse_all(request, version, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    refused: ErrorCode | None = None
+    admission: Admission | None = None
+    try:
+        admission = await _admit(ctx, request, deadline)
+        if admission is None:
+            refused = ErrorCode.REQUEST_TIMED_OUT
+    except LogError:
+        # Somebody else took over, or this broker ends.
+        refused = ErrorCode.NOT_LEADER_OR_FOLLOWER
     waiting: Waiting = []
     hints: dict[int, NodeEndpoint] = {}
     try:
         topics = [
-            _append_topic(ctx, request, topic, version, admission is not None, waiting, hints)
+            _append_topic(ctx, request, topic, version, refused, waiting, hints)
             for topic in request.topics
             if topic.partitions
         ]
@@ -97,12 +112,36 @@ async def _admit(ctx: RequestContext, request: ProduceRequest, deadline: float) 
         return None
 
 
+def _is_transactional(request: ProduceRequest) -> bool:
+    """Whether any record set begins with a transactional batch, whatever else is wrong with it."""
+    sets = (p.records for t in request.topics for p in t.partitions if p.records is not None)
+    return any(
+        parse_header(records).is_transactional
+        for records in sets
+        if len(records) >= HEADER_SIZE and records[16] == MAGIC
+    )
+
+
+def _refuse_all(request: ProduceRequest, version: int, code: ErrorCode) -> Raw | None:
+    if request.acks == 0:
+        raise CloseConnection(f"produce with acks=0 failed: {code.name}")
+    topics = []
+    for topic in request.topics:
+        answer = ProduceTopicResponse(topic.name, topic.topic_id)
+        for partition in topic.partitions:
+            told = ProducePartitionResponse(partition.index)
+            told.error_code = int(code)
+            answer.partitions.append(told)
+        topics.append(answer)
+    return _encode(version, topics, {})
+
+
 def _append_topic(
     ctx: RequestContext,
     request: ProduceRequest,
     topic: ProduceTopic,
     version: int,
-    admitted: bool,
+    refused: ErrorCode | None,
     waiting: Waiting,
     hints: dict[int, NodeEndpoint],
 ) -> ProduceTopicResponse:
@@ -113,17 +152,18 @@ def _append_topic(
         partition: Partition | None = None
         try:
             partition = _find(ctx, topic, wanted.index, request.acks)
-            if not admitted:
-                raise KafkaError(ErrorCode.REQUEST_TIMED_OUT)
+            if refused is not None:
+                raise KafkaError(refused)
             pending = _append(partition, wanted, version)
         except KafkaError as error:
             _refuse(ctx, topic, told, error, version, hints, partition)
             continue
         except Exception:
             # One partition's trouble stays its own.
+            log.exception("%s-%d: appending failed", topic.name or topic.topic_id, wanted.index)
             unforeseen = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
             _refuse(ctx, topic, told, unforeseen, version, hints, partition)
-            raise
+            continue
         told.base_offset = pending.base_offset
         told.log_append_time_ms = pending.log_append_time_ms
         told.log_start_offset = pending.log_start_offset

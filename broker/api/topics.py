@@ -112,6 +112,8 @@ async def delete_topics(ctx: RequestContext, request: Any, version: int) -> Any:
         asked = [(t.name, t.topic_id or _ZERO_ID) for t in request.topics]
     else:
         asked = [(name, _ZERO_ID) for name in request.topic_names]
+    if not ctx.services.config.flag("delete.topic.enable"):
+        return _deletion_disabled(asked, version)
     image = ctx.services.image
     times = Counter(asked)
     answers: list[tuple[str | None, UUID, KafkaError | None]] = []
@@ -157,6 +159,24 @@ async def delete_topics(ctx: RequestContext, request: Any, version: int) -> Any:
                 version=version,
             )
             for name, topic_id, error in answers
+        ],
+        version=version,
+    )
+
+
+def _deletion_disabled(asked: list[tuple[str | None, UUID]], version: int) -> Any:
+    """`delete.topic.enable=false`: one code for all; v1 and v2 have no code of its own for it."""
+    disabled = ErrorCode.TOPIC_DELETION_DISABLED if version >= 3 else ErrorCode.INVALID_REQUEST
+    return DeleteTopicsResponse(
+        responses=[
+            DeleteTopicsResponse.DeletableTopicResult(
+                name=name,
+                topic_id=topic_id,
+                error_code=int(disabled),
+                error_message=None,
+                version=version,
+            )
+            for name, topic_id in asked
         ],
         version=version,
     )

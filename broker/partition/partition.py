@@ -17,7 +17,15 @@ from broker.config.topic import TopicConfig
 from protocol import record_batch
 from protocol.errors import ErrorCode, KafkaError
 from protocol.record_batch import BatchHeader
-from protocol.records import Record, decode_records, encode_batch, recompress, validate_records
+from protocol.records import (
+    Record,
+    UnreadableRecords,
+    decode_records,
+    encode_batch,
+    recompress,
+    validate_records,
+)
+from s3stream.back_pressure import Admission
 from s3stream.errors import StreamError
 from s3stream.stream import Stream
 from wal.errors import LogError
@@ -61,7 +69,10 @@ class FoundOffset(NamedTuple):
 
 
 class Partition:
-    """One partition that this broker leads, with an open stream."""
+    """One partition that this broker leads, with an open stream.
+
+    admit_own: room in the log cache for the broker's own writes, at once or not at all.
+    """
 
     def __init__(
         self,
@@ -75,6 +86,7 @@ class Partition:
         producer_expiration_ms: int,
         validate_records: bool,
         now_ms: Callable[[], int],
+        admit_own: Callable[[int], Admission | None],
     ) -> None:
         self.topic = topic
         self.topic_id = topic_id
@@ -88,6 +100,7 @@ class Partition:
         self.bytes_out = 0
         self._validate = validate_records
         self._now_ms = now_ms
+        self._admit_own = admit_own
         self._opened_at = stream.next_offset
         self.producers = ProducerStates(producer_expiration_ms)
         for producer_id in sorted(stream.entry.producers):
@@ -156,20 +169,11 @@ class Partition:
         if self.closed:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         now_ms = self._now_ms()
-        if header.size_bytes > self.config.max_message_bytes:
-            raise KafkaError(
-                ErrorCode.MESSAGE_TOO_LARGE,
-                detail=f"The record batch size in the append to {self.topic}-{self.index} is "
-                f"{header.size_bytes} bytes which exceeds the maximum configured value of "
-                f"{self.config.max_message_bytes}.",
-            )
+        self._check_size(header)
         if header.is_transactional:
             raise KafkaError(
                 ErrorCode.INVALID_TXN_STATE, "transactions are not served by this version"
             )
-        if self._validate or self.config.compacts:
-            name = f"{self.topic}-{self.index}" if self.config.compacts else None
-            validate_records(records, compacted_as=name)
         log_append_time = self._apply_timestamps(records, header, now_ms)
         if log_append_time >= 0 or header.timestamp_type != 0:
             header = record_batch.parse_header(records)
@@ -189,8 +193,9 @@ class Partition:
             self.producers.check(producer_id, epoch, sequence, now_ms)
         codec = self.config.target_codec
         if codec is not None and codec != header.codec:
-            records = memoryview(recompress(records, codec, self.config.compression_level))
+            records = memoryview(_recompressed(records, codec, self.config.compression_level))
             header = record_batch.parse_header(records)
+            self._check_size(header)
         base_offset = self.stream.next_offset
         durable = self._append(records, header, base_offset, now_ms)
         if producer_id != NO_PRODUCER_ID:
@@ -208,7 +213,11 @@ class Partition:
     def append_internal(
         self, records: Sequence[tuple[bytes | None, bytes | None]]
     ) -> tuple[int, asyncio.Future[int]]:
-        """Append the broker's own records as one batch; (base offset, done when durable)."""
+        """Append the broker's own records as one batch; (base offset, done when durable).
+
+        Raises KafkaError: not the leader, no room in memory (COORDINATOR_NOT_AVAILABLE), or too
+        large by the topic's `max.message.bytes`.
+        """
         if self.closed:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         now_ms = self._now_ms()
@@ -222,7 +231,13 @@ class Partition:
         )
         view = memoryview(batch)
         header = record_batch.parse_header(view)
-        return base_offset, self._append(view, header, base_offset, now_ms)
+        self._check_size(header)
+        admission = self._admit_own(header.size_bytes)
+        if admission is None:
+            # The store is away for long. Better a client that tries again than endless memory.
+            raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, detail="the log cache is full")
+        with admission:
+            return base_offset, self._append(view, header, base_offset, now_ms)
 
     def _append(
         self, records: memoryview, header: BatchHeader, base_offset: int, now_ms: int
@@ -252,19 +267,43 @@ class Partition:
         except (StreamError, LogError) as error:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error)) from error
 
+    def _check_size(self, header: BatchHeader) -> None:
+        limit = self.config.max_message_bytes
+        if header.size_bytes > limit:
+            raise KafkaError(
+                ErrorCode.MESSAGE_TOO_LARGE,
+                detail=f"a batch of {header.size_bytes} bytes for {self.topic}-{self.index}; "
+                f"the limit is {limit}",
+            )
+
     def _apply_timestamps(self, records: memoryview, header: BatchHeader, now_ms: int) -> int:
-        """Check or set the time of a batch; the append time set, or -1. Source: KIP-32, KIP-937."""
+        """Check or set the time of a batch, and its records where that is asked for.
+
+        Gives the append time that was set, or -1. Source: KIP-32, KIP-937, KIP-467.
+        """
         config = self.config
-        if config.log_append_time:
-            record_batch.set_log_append_time(records, now_ms)
-            return now_ms
-        if header.timestamp_type != 0:
+        if not config.log_append_time and header.timestamp_type != 0:
             # Only the log may say that; Kafka takes the batch and drops the claim.
             record_batch.clear_log_append_time(records)
             header = record_batch.parse_header(records)
-        record_batch.check_timestamps(
-            header, now_ms, config.timestamp_before_max_ms, config.timestamp_after_max_ms
-        )
+        before_ms, after_ms = config.timestamp_before_max_ms, config.timestamp_after_max_ms
+
+        def fault(record: Record) -> str | None:
+            return record_batch.timestamp_fault(
+                record.timestamp, record.offset, now_ms, before_ms, after_ms
+            )
+
+        if self._validate or config.compacts:
+            validate_records(
+                records,
+                compacted_as=f"{self.topic}-{self.index}" if config.compacts else None,
+                timestamp_fault=None if config.log_append_time else fault,
+            )
+        elif not config.log_append_time:
+            record_batch.check_timestamps(header, now_ms, before_ms, after_ms)
+        if config.log_append_time:
+            record_batch.set_log_append_time(records, now_ms)
+            return now_ms
         return -1
 
     # -- reading
@@ -403,3 +442,11 @@ class Partition:
         if self._advanced in self.stream.on_advance:
             self.stream.on_advance.remove(self._advanced)
         self.moved.fire()
+
+
+def _recompressed(records: memoryview, codec: int, level: int | None) -> bytearray:
+    """Raises KafkaError, with Kafka's code, for records that cannot be expanded."""
+    try:
+        return recompress(records, codec, level)
+    except UnreadableRecords as error:
+        raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, detail=str(error)) from None
