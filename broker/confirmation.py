@@ -9,11 +9,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from objectstore.errors import StoreUnavailable
 from protocol.errors import ErrorCode, KafkaError
 from wal.errors import LogError
 
 if TYPE_CHECKING:
     from s3stream.node_log import StreamStorage
+
+# Who asks for longer is answered with an error that clients try again after.
+PATIENCE_S = 5.0
 
 
 class Confirmation:
@@ -27,18 +31,25 @@ class Confirmation:
         now = asyncio.get_running_loop().time()
         return now - self._storage.wal.last_confirmed_at < self._session_timeout_s
 
-    async def confirm(self) -> None:
+    async def confirm(self, patience_s: float = PATIENCE_S) -> None:
         """Return at once, or after one request, if this process still leads what it led.
 
-        Raises KafkaError NOT_LEADER_OR_FOLLOWER: it does not. StoreError: nobody knows.
+        Raises KafkaError NOT_LEADER_OR_FOLLOWER: it does not. StoreError: nobody knows, or not
+        within `patience_s`.
         """
         if self._storage.wal.fenced is None and self.is_confirmed():
             return
-        await self.confirm_anew()
+        await self.confirm_anew(patience_s)
 
-    async def confirm_anew(self) -> None:
+    async def confirm_anew(self, patience_s: float = PATIENCE_S) -> None:
         """The same, asking in any case: before an answer that claims there is nothing newer."""
         try:
-            await self._storage.confirm()
+            # The request is shared: it goes on when one who asked stops waiting.
+            async with asyncio.timeout(patience_s):
+                await self._storage.confirm()
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                f"whether this broker still leads is not known after {patience_s:g} s"
+            ) from error
         except LogError as error:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error)) from error

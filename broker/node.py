@@ -27,7 +27,7 @@ from broker.controller import Controller, Identity, Recovered, TopicDefaults
 from broker.controller.answering import broker_answers
 from broker.coordinator import GroupConfig, GroupCoordinator
 from objectstore.create import Backoff
-from objectstore.errors import StoreError, StoreUnavailable, Throttled
+from objectstore.errors import Corrupt, StoreError, StoreUnavailable, Throttled
 from objectstore.probe import check_conditional_create
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
@@ -214,6 +214,7 @@ class Node:
             now_ms=env.now_ms,
             block_cache=self._block_cache,
             on_trouble=lambda error: self.trouble.tell("the write-ahead log", error),
+            on_upload_trouble=lambda error: self.trouble.tell("data objects", error, blocks=False),
         )
         self._spawn(storage.run(), "storage")
         confirmation = Confirmation(storage, config.int("broker.session.timeout.ms") / 1000)
@@ -227,6 +228,7 @@ class Node:
             self.groups,
             lambda: self.config,
             env.now_ms,
+            env.rng,
         )
         await self._open_partitions(leading)
         self._spawn(leading.run(), "leading")
@@ -274,6 +276,10 @@ class Node:
             except (Throttled, StoreUnavailable) as error:
                 log.warning("opening partitions waits for the store: %s", error)
                 await asyncio.sleep(backoff.next_s())
+            except Corrupt:
+                # Of some partitions only; the others are served, and these are tried again.
+                log.exception("some partitions cannot be opened")
+                return
             else:
                 return
 
@@ -366,6 +372,7 @@ class Node:
 
     async def abort(self) -> None:
         """End at once; what was acknowledged is in the store, as after a crash."""
+        self.trouble.close()
         await self.server.abort()
         self.groups.close()
         if self._leading is not None:

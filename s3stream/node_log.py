@@ -56,6 +56,7 @@ class StreamStorage:
     incarnation, window: as the metadata log gave them out.
     block_cache: of uploaded objects; made here, in memory only, when none is given.
     on_trouble: the log's store trouble (None: over), for readiness and back-off.
+    on_upload_trouble: the same of uploads, which nobody waits for while there is memory.
     upload_store: the same bucket at a lower priority, for uploads and read-ahead.
     """
 
@@ -70,6 +71,7 @@ class StreamStorage:
         now_ms: Callable[[], int],
         block_cache: BlockCache | None = None,
         on_trouble: OnTrouble | None = None,
+        on_upload_trouble: OnTrouble | None = None,
         upload_store: ObjectStore | None = None,
     ) -> None:
         self.store = store
@@ -94,7 +96,13 @@ class StreamStorage:
             on_durable=self._on_durable,
             on_trouble=on_trouble,
         )
-        self.object_writer = ObjectWriter(upload_store or store, incarnation, self.numbers, rng=rng)
+        self.object_writer = ObjectWriter(
+            upload_store or store,
+            incarnation,
+            self.numbers,
+            rng=rng,
+            on_trouble=on_upload_trouble,
+        )
         self.checkpointer = Checkpointer(
             self.registry,
             self.object_writer,
@@ -258,6 +266,10 @@ class StreamStorage:
         `with await storage.admit(n): ...`. Raises LogClosed or Fenced when the log has ended.
         """
         return await self.pressure.admit(size_bytes, own=own)
+
+    def set_producer_expiration(self, expiration_ms: int) -> None:
+        """From the next upload on, instead of `config.producer_expiration_ms`."""
+        self.uploader.producer_expiration_ms = expiration_ms
 
     def touch(self) -> None:
         """A client did something: the broker is not idle."""

@@ -8,12 +8,13 @@ a new number and is told as trouble.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
-from objectstore.create import PART_SIZE_BYTES, OnTrouble, create_by_upload, create_once
+from objectstore.create import PART_SIZE_BYTES, create_by_upload, create_once
+from objectstore.errors import StoreError
 from objectstore.store import Buffer, Chunks, ObjectStore
 from wal.format import BatchEntry, Kind, ObjectIndex, compose_blob, compose_in_steps
 from wal.keys import data_key
@@ -39,7 +40,10 @@ class WrittenBlob(NamedTuple):
 
 
 class ObjectWriter:
-    """incarnation: the maker of the objects, in their keys and headers."""
+    """incarnation: the maker of the objects, in their keys and headers.
+
+    on_trouble: called with what a failed request met, and with None when one succeeds after it.
+    """
 
     def __init__(
         self,
@@ -48,13 +52,14 @@ class ObjectWriter:
         numbers: ObjectNumbers,
         *,
         rng: Random,
-        on_trouble: OnTrouble | None = None,
+        on_trouble: Callable[[StoreError | None], None] | None = None,
     ) -> None:
         self._store = store
         self._incarnation = incarnation
         self.numbers = numbers
         self._rng = rng
         self._on_trouble = on_trouble
+        self._in_trouble = False
 
     async def write_records(
         self,
@@ -118,29 +123,44 @@ class ObjectWriter:
         give_up_after_s: float | None = None,
     ) -> bool:
         if size <= part_bytes + _SLACK_BYTES:
-            return await create_once(
+            ours = await create_once(
                 self._store,
                 key,
                 chunks,
                 write_id,
                 rng=self._rng,
                 give_up_after_s=give_up_after_s,
-                on_trouble=self._on_trouble,
+                on_trouble=self._note_trouble,
             )
+            self._note_health()
+            return ours
 
         async def parts() -> AsyncIterator[Chunks]:
             for part in split_chunks(chunks, part_bytes):
                 yield part
 
-        return await create_by_upload(
+        ours = await create_by_upload(
             self._store,
             key,
             parts,
             write_id,
             rng=self._rng,
             give_up_after_s=give_up_after_s,
-            on_trouble=self._on_trouble,
+            on_trouble=self._note_trouble,
         )
+        self._note_health()
+        return ours
+
+    def _note_trouble(self, key: str, error: StoreError) -> None:
+        self._in_trouble = True
+        if self._on_trouble is not None:
+            self._on_trouble(error)
+
+    def _note_health(self) -> None:
+        if self._in_trouble:
+            self._in_trouble = False
+            if self._on_trouble is not None:
+                self._on_trouble(None)
 
 
 # Header and index come on top of the bytes by which uploads are planned.

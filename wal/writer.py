@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from objectstore.create import create_once
-from objectstore.errors import Corrupt, NotFound, StoreError
+from objectstore.create import Backoff, create_once
+from objectstore.errors import BucketMissing, Corrupt, NotFound, StoreError, StoreUnavailable
 from objectstore.store import Buffer, ObjectStore
 
 from .config import WalConfig
@@ -31,11 +31,16 @@ from .format.header import Kind
 from .format.index import ObjectIndex
 from .format.read import read_header
 from .group_commit import Counts, GroupCommit, Pending, Reason
-from .keys import LogName
+from .keys import LogName, meta_log
 from .seal import read_seal
 
+# A PUT without an answer for so long is told as trouble, though it may still succeed.
+LATE_S = 2.0
 # To name who fenced us is a courtesy; a store that is away must not hold up the stop.
 READ_SEAL_TIMEOUT_S = 2.0
+
+# Its first object makes the cluster.
+FIRST_LOG = meta_log(0)
 
 OnTrouble = Callable[[StoreError | None], None]
 
@@ -125,6 +130,7 @@ class LogWriter:
         self._checkpoint: int | None = None
         self._last_confirmed_at = -math.inf
         self._trouble: type[StoreError] | None = None
+        self._bucket_was_missing = False
         self._wake = asyncio.Event()
         self._stopped = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
@@ -424,15 +430,21 @@ class LogWriter:
     async def _put(self, flight: _Flight) -> None:
         """Send one object until it is there (the same bytes each time), or the log has ended."""
         loop = asyncio.get_running_loop()
-        # Paused or crashed before this: nobody knows of the object, and nobody was told.
-        ours = await create_once(
-            self._store,
-            self._log.key(flight.seq),
-            flight.chunks,
-            flight.write_id,
-            rng=self._rng,
-            on_trouble=self._note_trouble,
-        )
+        late = loop.call_later(LATE_S, self._note_late, self._log.key(flight.seq))
+        try:
+            # Paused or crashed before this: nobody knows of the object, and nobody was told.
+            ours = await create_once(
+                self._store,
+                self._log.key(flight.seq),
+                flight.chunks,
+                flight.write_id,
+                rng=self._rng,
+                on_trouble=self._note_trouble,
+            )
+        finally:
+            late.cancel()
+        if self._bucket_was_missing:
+            await self._check_bucket()
         if self._fenced is not None:
             return
         if not ours:
@@ -443,6 +455,33 @@ class LogWriter:
         self._note_health()
         self._acknowledge()
         self._wake.set()
+
+    async def _check_bucket(self) -> None:
+        """A bucket that was away may have been made anew: then it is not the one of this cluster.
+
+        Raises Corrupt: nothing is acknowledged into it.
+        """
+        if self._log == FIRST_LOG and self._durable_seq == 0:
+            return  # there is no cluster yet
+        key = FIRST_LOG.key(0)
+        backoff = Backoff(self._rng)
+        while True:
+            try:
+                await read_header(self._store, key)
+            except NotFound as error:
+                raise Corrupt(
+                    f"{key}, which is never deleted, is gone: the bucket was made anew while this "
+                    "broker ran, and holds nothing of its cluster. Restore the bucket, or start a "
+                    "new cluster in an empty one"
+                ) from error
+            except Corrupt:
+                raise
+            except StoreError as error:
+                self._note_trouble(key, error)
+                await asyncio.sleep(backoff.next_s())
+            else:
+                self._bucket_was_missing = False
+                return
 
     def _acknowledge(self) -> None:
         # Not in the order of arrival: a hole before an object could still be sealed.
@@ -528,7 +567,13 @@ class LogWriter:
 
     # Store trouble: told once per change.
 
+    def _note_late(self, key: str) -> None:
+        if self._trouble is None:
+            self._note_trouble(key, StoreUnavailable(f"create {key}: no answer for {LATE_S:g} s"))
+
     def _note_trouble(self, key: str, error: StoreError) -> None:
+        if isinstance(error, BucketMissing):
+            self._bucket_was_missing = True
         if self._trouble is not type(error):
             self._trouble = type(error)
             if self._on_trouble is not None:

@@ -73,7 +73,7 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
     max_bytes = min(request.max_bytes, ctx.services.config.int("fetch.max.bytes"))
     reads = [_locate(ctx, wanted, request.replica_id) for wanted in context.partitions()]
     if any(r.partition is not None for r in reads):
-        await _confirm(ctx, reads)
+        await _confirm(ctx, reads, read_deadline - loop.time())
     total = await _read_all(reads, max_bytes, request, read_deadline)
     waiting = [r for r in reads if r.partition is not None]
     failed = len(waiting) < len(reads)
@@ -127,14 +127,14 @@ def _locate(ctx: RequestContext, wanted: SessionPartition, replica_id: int) -> _
     return read
 
 
-async def _confirm(ctx: RequestContext, reads: list[_Read]) -> None:
+async def _confirm(ctx: RequestContext, reads: list[_Read], patience_s: float) -> None:
     """Only a confirmed leader answers (DESIGN: reads too come only from a confirmed leader).
 
     When the store cannot be reached, cached records below the known high watermark still go out:
     they cannot disappear. What claims to be the newest waits for the confirmation.
     """
     try:
-        await ctx.services.confirmation.confirm()
+        await ctx.services.confirmation.confirm(patience_s)
     except KafkaError as error:
         for read in reads:
             if read.partition is not None:

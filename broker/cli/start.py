@@ -327,6 +327,10 @@ async def _run_node(node: Node, stopping: _Stopping) -> int:
         message = await _replaced(node, error)
         await node.abort()
         raise StartFailed(message, exit_status.REPLACED) from error
+    except StoreError as error:
+        # Trouble is waited out; this one would harm what is stored.
+        await node.abort()
+        raise StartFailed(f"ends, to do no harm: {error}") from error
     except Exception as error:
         log.exception("the broker failed")
         await node.abort()

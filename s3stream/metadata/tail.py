@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from objectstore.errors import Corrupt, NotFound
 from objectstore.store import ObjectStore
 from wal.errors import HoleInLog, TrimmedAway
-from wal.keys import LogName, meta_log
+from wal.keys import DATA_PREFIX, LogName, meta_log
 from wal.recovery import read_tail
 from wal.seal import read_end
 
@@ -73,8 +73,9 @@ async def _load_from(store: ObjectStore, newest: SnapshotName | None) -> Loaded 
     if newest is None:
         # Listed before it is read: what another process makes in between must not look like
         # metadata without a beginning.
-        there = await _first_key(store)
+        there = await _first_key(store, META_PREFIX)
         if there is None:
+            await _refuse_remains(store)
             return None
         found = await read_on(store, Loaded(EMPTY_IMAGE, 0, 0, b"", None))
         if not found.image.cluster_id:
@@ -87,8 +88,20 @@ async def _load_from(store: ObjectStore, newest: SnapshotName | None) -> Loaded 
     return await read_on(store, Loaded(image, newest.term, newest.seq + 1, b"", newest))
 
 
-async def _first_key(store: ObjectStore) -> str | None:
-    async for info in store.list(META_PREFIX):
+async def _refuse_remains(store: ObjectStore) -> None:
+    """Raises Corrupt where logs or data are left of a cluster whose metadata is gone."""
+    for prefix in ("wal/", DATA_PREFIX):
+        left = await _first_key(store, prefix)
+        # Another process may be making the cluster right now.
+        if left is not None and await _first_key(store, META_PREFIX) is None:
+            raise Corrupt(
+                f"{left}: there is data in this store, but no metadata that tells of it; it is "
+                "left as it is. Choose another store or prefix, or restore what was deleted"
+            )
+
+
+async def _first_key(store: ObjectStore, prefix: str) -> str | None:
+    async for info in store.list(prefix):
         return info.key
     return None
 

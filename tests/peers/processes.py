@@ -11,8 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -39,7 +42,8 @@ class BrokerProcess:
         directory: Path,
         settings: dict[str, str] | None = None,
         env: dict[str, str] | None = None,
-        node_id: int = 1,
+        node_id: int | None = 1,
+        cache_dir: Path | None = None,
     ) -> None:
         self.store = store
         self.directory = directory
@@ -48,6 +52,7 @@ class BrokerProcess:
         self.settings = {"group.initial.rebalance.delay.ms": "0", **(settings or {})}
         self.env = {**os.environ, **(env or {})}
         self.node_id = node_id
+        self.cache_dir = cache_dir or directory / "cache"
         self.process: subprocess.Popen[bytes] | None = None
         self.ready_line = ""
         self.starts = 0
@@ -60,16 +65,22 @@ class BrokerProcess:
     def log_path(self) -> Path:
         return self.directory / f"broker-{self.port}.log"
 
-    def start(self, timeout_s: float = 30.0, extra: Sequence[str] = ()) -> BrokerProcess:
-        """Returns when the ready line was printed; raises with the log's end otherwise."""
+    def command(self, extra: Sequence[str] = ()) -> list[str]:
         command = [
             str(HEADWATER), "start", "--store", self.store,
             "--listener", self.bootstrap, "--http", f"127.0.0.1:{self.http_port}",
-            "--node-id", str(self.node_id), "--cache-dir", str(self.directory / "cache"),
+            "--cache-dir", str(self.cache_dir),
             *extra,
         ]  # fmt: skip
+        if self.node_id is not None:
+            command += ["--node-id", str(self.node_id)]
         for key, value in self.settings.items():
             command += ["--set", f"{key}={value}"]
+        return command
+
+    def start(self, timeout_s: float = 30.0, extra: Sequence[str] = ()) -> BrokerProcess:
+        """Returns when the ready line was printed; raises with the log's end otherwise."""
+        command = self.command(extra)
         self.starts += 1
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -93,9 +104,45 @@ class BrokerProcess:
         return self
 
     def log_tail(self, lines: int = 40) -> str:
-        if not self.log_path.exists():
-            return ""
-        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+        return "\n".join(self.log_text.splitlines()[-lines:])
+
+    def http(self, path: str) -> tuple[int, str]:
+        """Status and body of one of the admin pages."""
+        try:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.http_port}{path}", timeout=10
+            ) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def metric(self, name: str) -> float:
+        """The sum over all series of a family."""
+        _, text = self.http("/metrics")
+        found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, found))
+
+    def wait_ready(self, ready: bool, timeout_s: float = 30.0) -> str:
+        """Until `/readyz` says so; its body."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            status, body = self.http("/readyz")
+            if (status == 200) == ready:
+                return body
+            time.sleep(0.1)
+        raise AssertionError(f"/readyz never said {ready}: {body}\n{self.log_tail()}")
+
+    def wait_end(self, timeout_s: float) -> int:
+        """Until the process ends by itself; its exit status."""
+        assert self.process is not None
+        try:
+            return self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the broker goes on\n{self.log_tail()}") from None
+
+    @property
+    def log_text(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def kill(self) -> None:
         """kill -9."""
@@ -171,6 +218,20 @@ class Minio:
     def pid(self) -> int:
         return int(self._script("pid", str(self.port)))
 
+    def pause(self) -> None:
+        """It accepts connections, and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """kill -9; `restart` brings it back with its data."""
+        self._script("kill", str(self.port))
+
+    def restart(self) -> None:
+        self._script("restart", str(self.port))
+
     def _script(self, *args: str) -> str:
         return subprocess.run(
             ["bash", str(HERE / "minio.sh"), *args],
@@ -179,14 +240,24 @@ class Minio:
 
     def make_bucket(self, name: str) -> str:
         """A new bucket; the store URI that names it."""
+        self.client().create_bucket(Bucket=name)
+        return f"s3://{name}/cluster"
+
+    def delete_bucket(self, name: str) -> None:
+        """With everything in it."""
+        client = self.client()
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            for one in page.get("Contents", []):
+                client.delete_object(Bucket=name, Key=one["Key"])
+        client.delete_bucket(Bucket=name)
+
+    def client(self) -> Any:
         import boto3
 
-        client = boto3.client(
+        return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             aws_access_key_id="minioadmin",
             aws_secret_access_key="minioadmin",
             region_name="us-east-1",
         )
-        client.create_bucket(Bucket=name)
-        return f"s3://{name}/cluster"

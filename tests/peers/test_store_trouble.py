@@ -1,0 +1,418 @@
+"""A store that is away, slow, refusing, full or gone, under a broker and its clients.
+
+Producers wait and then hear of a time-out, nothing acknowledged is lost or doubled, what is in the
+cache is still read, groups stay together, `/readyz` and one line of the log say what is wrong; and
+when the store is well again, so is everything else, by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .load import NumberedLoad, create_topic, fresh
+from .processes import BrokerProcess, Minio
+from .store_proxy import Fault, StoreProxy
+
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(180)]
+
+AWAY_S = 10.0
+TOLD = re.compile(r"^.*WARNING.*cannot be (?:written|read).*$", re.MULTILINE)
+
+
+class Member(threading.Thread):
+    """One member of a group, which polls all the time and counts what befalls its assignment."""
+
+    def __init__(self, bootstrap: str, topic: str, group: str) -> None:
+        super().__init__(daemon=True)
+        from confluent_kafka import Consumer
+
+        self.assignments = 0
+        self.losses = 0
+        self.values: list[bytes] = []
+        self._stopping = threading.Event()
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "log_level": 0,
+                "group.id": group,
+                "session.timeout.ms": 6000,
+                "heartbeat.interval.ms": 1000,
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+            }
+        )
+        self._consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked)
+
+    def _assigned(self, *_: Any) -> None:
+        self.assignments += 1
+
+    def _revoked(self, *_: Any) -> None:
+        if not self._stopping.is_set():
+            self.losses += 1
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            self.values += [m.value() for m in self._consumer.consume(500, 0.2) if not m.error()]
+        self._consumer.close()
+
+    def wait_for(self, count: int, timeout_s: float = 30.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while len(self.values) < count and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(self.values) >= count, len(self.values)
+
+    def finish(self) -> None:
+        self._stopping.set()
+        self.join(60)
+        assert not self.is_alive()
+
+
+def told_of_trouble(log: str) -> list[str]:
+    """The lines that tell of trouble with the store."""
+    return TOLD.findall(log)
+
+
+@dataclass
+class Outage:
+    """What clients and operators saw while MinIO stood still."""
+
+    broker: BrokerProcess
+    load: NumberedLoad
+    member: Member
+    refusal: Any = None
+    cached: list[bytes] = field(default_factory=list)
+    reasons: str = ""
+    lines: list[str] = field(default_factory=list)
+    seen_before: int = 0
+    assignments_before: int = 0
+
+
+@pytest.fixture(scope="module")
+def own_minio() -> Iterator[Minio]:
+    """A server to pause and kill; the session's own stays well."""
+    server = Minio().start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def outage(own_minio: Minio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outage]:
+    directory: Path = tmp_path_factory.mktemp("outage")
+    store = own_minio.make_bucket(fresh("outage"))
+    broker = BrokerProcess(store, directory, env=own_minio.env).start()
+    topic = fresh("numbers")
+    create_topic(broker.bootstrap, topic)
+    create_topic(broker.bootstrap, f"{topic}-refused", 1)
+    load = NumberedLoad(broker.bootstrap, topic)
+    member = Member(broker.bootstrap, topic, fresh("group"))
+    seen = Outage(broker, load, member)
+    try:
+        load.start()
+        member.start()
+        load.wait_for_more(100)
+        member.wait_for(50)
+        seen.assignments_before = member.assignments
+        own_minio.pause()
+        try:
+            began = time.monotonic()
+            seen.refusal = refusal_of_one_produce(broker.bootstrap, f"{topic}-refused")
+            seen.reasons = broker.wait_ready(False)
+            time.sleep(max(0.0, AWAY_S - (time.monotonic() - began)))
+            seen.cached = first_values(broker.bootstrap, topic, 50)
+            seen.lines = told_of_trouble(broker.log_text)
+        finally:
+            own_minio.resume()
+        broker.wait_ready(True)
+        load.wait_for_more(100)
+        load.finish()
+        member.wait_for(len(load.acknowledged))
+        yield seen
+    finally:
+        member.finish()
+        broker.kill()
+
+
+def refusal_of_one_produce(bootstrap: str, topic: str) -> Any:
+    """The error of a record that is sent once, with a timeout of a second."""
+    from confluent_kafka import Producer
+
+    told: list[Any] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "log_level": 0,
+            "message.send.max.retries": 0,
+            "request.timeout.ms": 1000,
+            "message.timeout.ms": 20_000,
+        }
+    )
+    producer.produce(topic, b"x", partition=0, callback=lambda e, _: told.append(e))
+    producer.flush(30)
+    return told[0] if told else None
+
+
+def first_values(bootstrap: str, topic: str, count: int) -> list[bytes]:
+    """Of partition 0, without asking for any offset that claims to be the newest."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "log_level": 0,
+            "group.id": "nobody",
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    values: list[bytes] = []
+    deadline = time.monotonic() + 15
+    while len(values) < count and time.monotonic() < deadline:
+        values += [m.value() for m in consumer.consume(count, 0.2) if not m.error()]
+    consumer.close()
+    return values[:count]
+
+
+def test_a_producer_hears_of_a_time_out_while_the_store_stands_still(outage: Outage) -> None:
+    from confluent_kafka import KafkaError
+
+    assert outage.refusal is not None
+    assert outage.refusal.code() == KafkaError.REQUEST_TIMED_OUT, outage.refusal
+
+
+def test_retries_through_an_outage_lose_and_double_nothing(outage: Outage) -> None:
+    outage.load.assert_kept(outage.broker.bootstrap)
+
+
+def test_cached_records_are_read_while_the_store_stands_still(outage: Outage) -> None:
+    assert outage.cached == [f"0:{i}".encode() for i in range(50)]
+
+
+def test_a_group_outlives_the_outage(outage: Outage) -> None:
+    assert outage.member.assignments == outage.assignments_before == 1
+    assert outage.member.losses == 0
+    assert sorted(outage.member.values) == sorted(outage.load.acknowledged.values())
+
+
+def test_one_line_and_readyz_say_what_is_wrong_and_what_to_do(outage: Outage) -> None:
+    assert "check that the store is up" in outage.reasons
+    assert len(outage.lines) == 1, outage.lines
+    assert "check that the store is up" in outage.lines[0]
+    assert "Traceback" not in outage.broker.log_text
+
+
+def test_a_store_killed_under_load_and_restarted_loses_nothing(
+    own_minio: Minio, tmp_path: Path
+) -> None:
+    store = own_minio.make_bucket(fresh("killed"))
+    broker = BrokerProcess(store, tmp_path, env=own_minio.env).start()
+    try:
+        topic = fresh("numbers")
+        create_topic(broker.bootstrap, topic)
+        load = NumberedLoad(broker.bootstrap, topic)
+        load.start()
+        load.wait_for_more(50)
+        for away_s in (0.5, 4.0):
+            own_minio.kill()
+            time.sleep(away_s)
+            own_minio.restart()
+            load.wait_for_more(50)
+        broker.wait_ready(True)
+        load.finish()
+        load.assert_kept(broker.bootstrap)
+        assert len(told_of_trouble(broker.log_text)) <= 4, broker.log_tail()
+        assert broker.stop() == 0
+        broker.start()
+        load.assert_kept(broker.bootstrap)
+    finally:
+        broker.kill()
+
+
+@dataclass
+class Doored:
+    broker: BrokerProcess
+    proxy: StoreProxy
+
+
+@pytest.fixture(scope="module")
+def doored(minio: Minio, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doored]:
+    """A broker that reaches MinIO through a door which tests shut."""
+    proxy = StoreProxy(minio.port)
+    store = minio.make_bucket(fresh("doored"))
+    env = {**minio.env, "AWS_ENDPOINT_URL": proxy.endpoint}
+    broker = BrokerProcess(store, tmp_path_factory.mktemp("doored"), env=env)
+    try:
+        yield Doored(broker.start(), proxy)
+    finally:
+        broker.kill()
+        proxy.close()
+
+
+FAULTS = {
+    "an access key that is not known any more": (
+        Fault("status", 403, "InvalidAccessKeyId"), "check AWS_ACCESS_KEY_ID"
+    ),
+    "a session token that has expired": (
+        Fault("status", 400, "ExpiredToken"), "renew the credentials"
+    ),
+    "a policy that forbids": (Fault("status", 403, "AccessDenied"), "check credentials and policy"),
+    "a bucket that is not there": (Fault("status", 404, "NoSuchBucket"), "create it"),
+    "a store that asks to slow down": (Fault("status", 503, "SlowDown"), "fewer requests"),
+    "a store that fails": (Fault("status", 500, "InternalError"), "check that the store is up"),
+    "connections that are reset": (Fault("reset"), "check that the store is up"),
+    "requests that get no answer": (Fault("hang"), None),
+    "answers that are lost after the write": (Fault("lose"), None),
+    "every other answer lost": (Fault("lose", every=2), None),
+    "answers that come late": (Fault("delay", delay_s=0.7), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_trouble_is_told_once_waited_out_and_heals(doored: Doored, name: str) -> None:
+    fault, advice = FAULTS[name]
+    broker = doored.broker
+    topic = fresh("numbers")
+    create_topic(broker.bootstrap, topic)
+    load = NumberedLoad(broker.bootstrap, topic)
+    load.start()
+    load.wait_for_more(20)
+    lines_before = len(told_of_trouble(broker.log_text))
+    doored.proxy.met.clear()
+    doored.proxy.fault = fault
+    try:
+        if advice is not None:
+            assert advice in broker.wait_ready(False)
+        time.sleep(3.0)
+    finally:
+        doored.proxy.fault = None
+    assert doored.proxy.met[fault.kind] > 0
+    load.wait_for_more(50)
+    load.finish()
+    broker.wait_ready(True)
+    load.assert_kept(broker.bootstrap)
+    lines = told_of_trouble(broker.log_text)[lines_before:]
+    assert len(lines) <= 1, lines
+    if advice is not None:
+        assert len(lines) == 1, broker.log_tail()
+        assert advice in lines[0]
+    assert "Traceback" not in broker.log_text
+
+
+def test_a_stop_with_the_store_away_ends_in_time_and_recovers(minio: Minio, tmp_path: Path) -> None:
+    proxy = StoreProxy(minio.port)
+    env = {**minio.env, "AWS_ENDPOINT_URL": proxy.endpoint}
+    store = minio.make_bucket(fresh("stopped"))
+    broker = BrokerProcess(store, tmp_path, env=env).start()
+    load = NumberedLoad(broker.bootstrap, fresh("numbers"))
+    try:
+        create_topic(broker.bootstrap, load.topic)
+        load.start()
+        for kind in ("hang", "reset"):
+            load.wait_for_more(50)
+            proxy.fault = Fault(kind)
+            time.sleep(1.0)
+            # Docker kills after ten seconds.
+            assert broker.stop(timeout_s=9.5) == 0, broker.log_tail()
+            proxy.fault = None
+            broker.start()
+        load.wait_for_more(50)
+        load.finish()
+        load.assert_kept(broker.bootstrap)
+        assert "Traceback" not in broker.log_text
+    finally:
+        broker.kill()
+        proxy.close()
+
+
+def test_a_bucket_made_anew_under_a_broker_stops_it_loudly(minio: Minio, tmp_path: Path) -> None:
+    """It holds nothing of the cluster: whatever was acknowledged into it could not be read."""
+    name = fresh("wiped")
+    broker = BrokerProcess(minio.make_bucket(name), tmp_path, env=minio.env).start()
+    load = NumberedLoad(broker.bootstrap, fresh("numbers"), **{"message.timeout.ms": 5000})
+    try:
+        create_topic(broker.bootstrap, load.topic)
+        load.start()
+        load.wait_for_more(50)
+        minio.delete_bucket(name)
+        reasons = broker.wait_ready(False)
+        assert "bucket" in reasons
+        acknowledged = len(load.acknowledged)
+        minio.make_bucket(name)
+        assert broker.wait_end(30) == 1
+        assert len(load.acknowledged) == acknowledged
+        last = broker.log_text.rstrip().splitlines()[-1]
+        assert "meta/0/0" in last, last
+        # And the next start makes no new cluster over the remains, if there are any.
+        left = minio.client().list_objects_v2(Bucket=name, Prefix="cluster/wal/")
+        refused = subprocess.run(
+            broker.command(), env=broker.env, cwd=tmp_path, capture_output=True, text=True,
+            timeout=8,
+        ) if left.get("KeyCount") else None  # fmt: skip
+        if refused is not None:
+            assert refused.returncode == 1
+            assert refused.stderr.count("headwater: ") == 1, refused.stderr
+    finally:
+        load.abandon()
+        broker.kill()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 8 MiB. Needs the right to mount one; where there is none the test fails."""
+    directory = tmp_path / "small"
+    directory.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(directory)],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if mounted.returncode:
+        mounted = subprocess.run(
+            ["sudo", "-n", "mount", "-t", "tmpfs", "-o", "size=8m,mode=1777", "tmpfs",
+             str(directory)],
+            capture_output=True, text=True,
+        )  # fmt: skip
+    assert mounted.returncode == 0, f"run as root, for a full disk: {mounted.stderr}"
+    try:
+        yield directory
+    finally:
+        umount = ["umount", str(directory)]
+        subprocess.run(umount if os.geteuid() == 0 else ["sudo", "-n", *umount], check=True)
+
+
+def test_a_full_disk_is_waited_out(small_disk: Path, tmp_path: Path) -> None:
+    broker = BrokerProcess(f"file://{small_disk}/data", tmp_path).start()
+    load = NumberedLoad(broker.bootstrap, fresh("numbers"))
+    try:
+        create_topic(broker.bootstrap, load.topic)
+        load.start()
+        load.wait_for_more(50)
+        ballast = small_disk / "ballast"
+        free = shutil.disk_usage(small_disk).free
+        with ballast.open("wb") as file:
+            file.write(bytes(free))
+        reasons = broker.wait_ready(False)
+        assert "room" in reasons
+        time.sleep(2.0)
+        ballast.unlink()
+        broker.wait_ready(True)
+        load.wait_for_more(50)
+        load.finish()
+        load.assert_kept(broker.bootstrap)
+        assert len(told_of_trouble(broker.log_text)) == 1, broker.log_tail()
+        assert broker.stop() == 0
+        broker.start()
+        load.assert_kept(broker.bootstrap)
+    finally:
+        broker.kill()
