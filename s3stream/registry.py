@@ -79,6 +79,9 @@ class StreamRegistry:
         self._sources: dict[str, Source] = {}
         # Keys of recovery objects and source pages, with the object that opened from them.
         self._source_keys: list[tuple[int, tuple[str, ...]]] = []
+        # Likewise keys of uploads and merged objects: who recovers this log folds the records that
+        # name them again and reads their indexes for it, though no stream may need them any more.
+        self._named_keys: list[tuple[int, tuple[str, ...]]] = []
         self._fold_control: dict[type, Callable[..., None]] = {
             Opening: self._fold_opening,
             Closing: self._fold_closing,
@@ -223,6 +226,7 @@ class StreamRegistry:
 
     def _fold_uploaded(self, control: Uploaded, seq: int, key: str, folded: Folded) -> None:
         added = self._pieces(control.objects, key)
+        self._hold_named(seq, control.objects)
         for entry in self.entries.values():
             pieces = added.get(entry.stream_id, ())
             waiting = not entry.closed and entry.uploaded_to < entry.next_offset
@@ -246,6 +250,7 @@ class StreamRegistry:
 
     def _fold_compacted(self, control: Compacted, seq: int, key: str, folded: Folded) -> None:
         removed = frozenset(one.key for one in control.removed)
+        self._hold_named(seq, control.added)
         for stream_id, pieces in self._pieces(control.added, key).items():
             entry = self.entries.get(stream_id)
             if entry is not None:
@@ -260,16 +265,23 @@ class StreamRegistry:
         self.checkpoint = control
         self.checkpoint_seq = seq
         folded.checkpoint = control
-        # What was opened before it is in it in full now.
-        for opened_at, keys in self._source_keys:
-            if opened_at <= control.as_of_seq:
+        # What was opened, uploaded or merged before it is in it in full now.
+        for named_at, keys in (*self._source_keys, *self._named_keys):
+            if named_at <= control.as_of_seq:
                 self.references.release_all(keys)
         self._source_keys = [one for one in self._source_keys if one[0] > control.as_of_seq]
+        self._named_keys = [one for one in self._named_keys if one[0] > control.as_of_seq]
 
     def _fold_report(self, control: Report, seq: int, key: str, folded: Folded) -> None:
         """Reports change nothing: the collector reads them."""
 
     # Parts
+
+    def _hold_named(self, seq: int, objects: Sequence[ObjectRef]) -> None:
+        keys = tuple(one.key for one in objects)
+        if keys:
+            self.references.hold_all(keys)
+            self._named_keys.append((seq, keys))
 
     def _pieces(self, objects: Sequence[ObjectRef], key: str) -> dict[int, list[ObjectRange]]:
         """What each stream has in all of these objects together, by offset."""

@@ -11,6 +11,9 @@ import pytest
 
 from objectstore.drivers.memory import MemoryStore
 from s3stream.collector import Collector, RoundResult
+from s3stream.compaction import CompactionConfig
+from s3stream.compaction.compactor import Compactor
+from s3stream.compaction.worker import InProcessRunner
 from s3stream.config import S3StreamConfig
 from s3stream.garbage import Candidate, EndedMaker, LiveMaker, garbage
 from s3stream.metadata.image import (
@@ -406,3 +409,52 @@ def test_numbers_of_an_object_writer_begin_unsettled() -> None:
 def test_only_small_log_objects_are_looked_into_for_seals(size: int) -> None:
     assert Candidate(wal_log(1).key(0), size).may_be_seal == (size < 1000)
     assert not Candidate(data_key(1, 0), size).may_be_seal
+
+
+@pytest.mark.parametrize("how", ["merged away", "trimmed away"])
+def test_what_recovery_would_fold_again_stays_until_a_checkpoint_holds_it(how: str) -> None:
+    async def scenario(cluster: Cluster) -> None:
+        node = await cluster.start(0)
+        await node.open_streams([(1, 0, (0, 0, 0)), (2, 0, (0, 0, 1))])
+        cluster.partition(1, 0)
+        cluster.partition(2, 0)
+        for _ in range(2):
+            await cluster.produce(0, 1, 3)
+            await cluster.produce(0, 2, 3)
+            await upload_now(node)
+        compactor = Compactor(
+            node.registry,
+            node.numbers,
+            node.reader,
+            InProcessRunner(cluster.store, CompactionConfig(fan_in=2), rng=cluster.rng),
+            CompactionConfig(fan_in=2),
+            append=node.append_control,
+            rng=cluster.rng,
+        )
+        assert await compactor.compact_once()
+        (merged,) = {one.object.key for one in node.registry.entry(1).ranges}
+        # The record that names the merged object comes after the last checkpoint, and nothing
+        # but that record will need the object any more.
+        await node.trim_streams([(1, 6)])
+        if how == "merged away":
+            assert await compactor.compact_once()
+        else:
+            await node.trim_streams([(2, 6)])
+        assert all(one.object.key != merged for one in node.registry.entry(2).ranges)
+        for _ in range(3):
+            await cluster.collector.run_round()
+        await cluster.kill(0)
+        recovered = await recover(cluster.store, 0, node.wal.durable_seq)
+        assert recovered.entries[1].start_offset == 6
+
+        node = await cluster.start(1)
+        source = await cluster.take_over(0, by=1)
+        await node.open_streams([(1, 1, (0, 1, 0)), (2, 1, (0, 1, 1))], source)
+        cluster.partition(1, 1)
+        cluster.partition(2, 1)
+        await node.checkpointer.write()
+        for _ in range(3):
+            await cluster.collector.run_round()
+        assert merged not in await cluster.keys("data/"), "a checkpoint has it all: garbage now"
+
+    in_cluster(scenario)
