@@ -9,6 +9,7 @@ import asyncio
 from typing import Any
 
 from broker.request_context import RequestContext
+from objectstore.errors import StoreError
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import DeleteRecordsResponse
 
@@ -48,8 +49,11 @@ async def _delete(
         if not partition.config.deletes:
             raise KafkaError(ErrorCode.POLICY_VIOLATION)
         async with asyncio.timeout_at(deadline):
+            if offset > partition.high_watermark:
+                # A leader that was replaced knows an old end only.
+                await ctx.services.confirmation.confirm_anew()
             return await partition.delete_records(offset), ErrorCode.NONE
     except KafkaError as error:
         return -1, error.code
-    except TimeoutError:
+    except (StoreError, TimeoutError):
         return -1, ErrorCode.REQUEST_TIMED_OUT

@@ -17,6 +17,7 @@ from broker.connection import CloseConnection
 from broker.leadership import endpoint_of, leader_node, partition_image
 from broker.partition.partition import Partition, PendingAppend
 from broker.request_context import Later, Raw, RequestContext
+from objectstore.errors import StoreError
 from protocol import record_batch
 from protocol.errors import ErrorCode, KafkaError, MalformedFrame
 from protocol.primitives import NodeEndpoint
@@ -36,6 +37,11 @@ log = logging.getLogger(__name__)
 
 ADMIN_CLIENT_ID = "__admin_client"
 _VALID_ACKS = (-1, 0, 1)
+# What a producer must believe at once, and so only a leader that nobody has replaced may say.
+_CLAIMS_OF_LEADERS = (
+    ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    ErrorCode.INVALID_PRODUCER_EPOCH,
+)
 _FOUND_BEFORE_THE_LOG = frozenset(
     {
         ErrorCode.NOT_LEADER_OR_FOLLOWER,
@@ -90,10 +96,11 @@ async def handle(ctx: RequestContext, request: ProduceRequest, version: int) -> 
                 f"produce with acks=0 failed: {ErrorCode(failed[0].error_code).name}"
             )
         return None
-    if all(future.done() for _, future in waiting):
+    doubtful = [p for t in topics for p in t.partitions if p.error_code in _CLAIMS_OF_LEADERS]
+    if not doubtful and all(future.done() for _, future in waiting):
         _settle(waiting)
         return _encode(version, topics, hints)
-    return Later(_finish(version, topics, waiting, hints, deadline))
+    return Later(_finish(ctx, version, topics, waiting, doubtful, hints, deadline))
 
 
 async def _admit(ctx: RequestContext, request: ProduceRequest, deadline: float) -> Admission | None:
@@ -249,18 +256,44 @@ def _settle(waiting: Waiting) -> None:
 
 
 async def _finish(
+    ctx: RequestContext,
     version: int,
     topics: list[ProduceTopicResponse],
     waiting: Waiting,
+    doubtful: list[ProducePartitionResponse],
     hints: dict[int, NodeEndpoint],
     deadline: float,
 ) -> Raw:
+    if doubtful:
+        await _confirm(ctx, doubtful, deadline)
     left = deadline - asyncio.get_running_loop().time()
     # One future for each log object, so there are few; a dict, since a set has no order.
     futures = list(dict.fromkeys(future for _, future in waiting))
-    await asyncio.wait(futures, timeout=max(left, 0))
+    if futures:
+        await asyncio.wait(futures, timeout=max(left, 0))
     _settle(waiting)
     return _encode(version, topics, hints)
+
+
+async def _confirm(
+    ctx: RequestContext, doubtful: list[ProducePartitionResponse], deadline: float
+) -> None:
+    """A leader that was replaced knows old sequences: what it takes for a gap may be none.
+
+    Clients give up their producer id at such an answer, and then send what is there again.
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            await ctx.services.confirmation.confirm_anew()
+    except KafkaError as error:
+        code = error.code
+    except (StoreError, TimeoutError):
+        code = ErrorCode.REQUEST_TIMED_OUT
+    else:
+        return
+    for told in doubtful:
+        told.error_code = int(code)
+        told.error_message = None
 
 
 def _encode(

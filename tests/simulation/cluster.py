@@ -27,6 +27,7 @@ from broker.config.load import load
 from broker.controller import Controller
 from broker.node import Environment, Node
 from broker.storage_config import stream_config
+from objectstore.wrappers.retry import RetryStore
 from s3stream.config import S3StreamConfig
 from wal.errors import Fenced
 
@@ -84,6 +85,8 @@ class Cluster:
         self.processes: list[Process] = []
         self._rng = rng
         self._shape = draw_shape(rng)
+        # As `objectstore.open` wraps a real store; without it errors reach every layer.
+        self._retries = rng.random() < 0.6
         self._by_incarnation: dict[int, Process] = {}
         self._tasks: dict[Process, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -97,7 +100,10 @@ class Cluster:
 
     @property
     def address(self) -> tuple[str, int]:
-        return self.current.host, PORT
+        """Of the newest that serves; of the newest, where none does."""
+        serving = [one for one in self.processes if one.ready and not one.ended]
+        awake = [one for one in serving if not self.loop.is_paused(one.name)]
+        return (awake or serving or self.processes)[-1].host, PORT
 
     def process_at(self, host: str) -> Process:
         return self.processes[int(host.removeprefix("h")) - 1]
@@ -108,11 +114,15 @@ class Cluster:
         replaced_at = self.process_at(host).replaced_at
         return replaced_at is not None and asked_at <= replaced_at + SESSION_TIMEOUT_S
 
-    async def ready(self) -> None:
-        """Until the newest process serves."""
-        while not self.current.ready or self.current.ended:
-            self._changed.clear()
-            await self._changed.wait()
+    async def ready(self, within_s: float) -> None:
+        """Until the newest process serves, or the time is over."""
+        try:
+            async with asyncio.timeout(within_s):
+                while not self.current.ready or self.current.ended:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
 
     # Life and death.
 
@@ -126,14 +136,16 @@ class Cluster:
         return process
 
     async def _live(self, process: Process) -> None:
+        rng = Random(self._rng.random())
+        store = RetryStore(self.store, rng) if self._retries else self.store
         node = Node(
             self._config(process.host),
             Environment(
-                store=self.store,
+                store=store,
                 store_name="simulated",
                 network=self.network.at(process.host),
                 now_ms=self.loop.now_ms,
-                rng=Random(self._rng.random()),
+                rng=rng,
             ),
         )
         process.node = node

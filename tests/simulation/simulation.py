@@ -154,7 +154,7 @@ class Simulation:
     async def _chaos(self) -> None:
         rng, cluster = self.rng, self.cluster
         while True:
-            await asyncio.sleep(rng.expovariate(1 / 3.0))
+            await asyncio.sleep(rng.expovariate(1 / 2.5))
             what = rng.choice(FAULTS)
             process = cluster.current
             if what == "crash":
@@ -191,6 +191,8 @@ class Simulation:
             await asyncio.sleep(rng.uniform(0.0, 1.0))
             if cluster.current.ended:
                 cluster.start()
+            if rng.random() < 0.8:
+                await cluster.ready(10.0)
 
     def _fire(self, what: str) -> None:
         self.fired[what] += 1

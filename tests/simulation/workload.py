@@ -132,12 +132,13 @@ class Client:
 class _Pending:
     sent: Sent
     batch: bytearray
+    position: int
     in_flight: int = 0
 
 
 @dataclass(eq=False)
 class _Lane:
-    """One partition of a producer: batches not acknowledged, in order; at most five."""
+    """One partition of a producer. pending: batches not acknowledged, in order."""
 
     topic: Topic
     index: int
@@ -145,6 +146,12 @@ class _Lane:
     next_sequence: int = 0
     broken: bool = False
     made: int = 0
+    batches: int = 0
+
+    @property
+    def is_free(self) -> bool:
+        """A broker knows the last five batches of a producer: never go further ahead."""
+        return not self.pending or self.batches - self.pending[0].position < 5
 
 
 class Producer(Client):
@@ -211,7 +218,7 @@ class Producer(Client):
 
     def _make(self) -> None:
         """New batches on some lanes, all for one request."""
-        free = [lane for lane in self._lanes if len(lane.pending) < 5]
+        free = [lane for lane in self._lanes if lane.is_free]
         if not free:
             return
         for lane in self.rng.sample(free, self.rng.randrange(1, len(free) + 1)):
@@ -226,7 +233,9 @@ class Producer(Client):
             lane.made += count
             lane.next_sequence += count
             place = lane.topic.place(lane.index)
-            lane.pending.append(_Pending(self.history.sending(self.name, place, batch), batch))
+            sent = self.history.sending(self.name, place, batch)
+            lane.pending.append(_Pending(sent, batch, lane.batches))
+            lane.batches += 1
 
     def _send(self, connection: Connection) -> bool:
         """One request with the next batch of every lane that has one to send."""
@@ -248,7 +257,8 @@ class Producer(Client):
         )
         answer = connection.send(message, self._version)
         timer = self.loop.call_later(REQUEST_TIMEOUT_S, connection.close)
-        answer.add_done_callback(lambda told: self._answered(request, told, timer))
+        host = self.host
+        answer.add_done_callback(lambda told: self._answered(request, told, timer, host))
         return True
 
     def _answered(
@@ -256,6 +266,7 @@ class Producer(Client):
         request: list[tuple[_Lane, _Pending]],
         told: asyncio.Future[Any],
         timer: asyncio.TimerHandle,
+        host: str,
     ) -> None:
         timer.cancel()
         self._wake.set()
@@ -273,14 +284,17 @@ class Producer(Client):
             }
             for lane, one in request:
                 by = lane.topic.name if self._version < 13 else lane.topic.id
-                self._judge(lane, one, partitions[by, lane.index])
+                self._judge(lane, one, partitions[by, lane.index], host)
         except BaseException as error:
             self._failed = error
 
-    def _judge(self, lane: _Lane, one: _Pending, told: Any) -> None:
+    def _judge(self, lane: _Lane, one: _Pending, told: Any, host: str) -> None:
         if told.error_code == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER and self._idempotent:
             if lane.pending[0] is one:
-                raise Violation(f"{one.sent}: out of order, but all before it is acknowledged")
+                replaced = self.world.cluster.process_at(host).replaced_at
+                raise Violation(
+                    f"{one.sent}: out of order at {host} (replaced {replaced}), but it is next"
+                )
             lane.broken = True
         elif self.retry(told.error_code, f"{one.sent}"):
             lane.broken = True
