@@ -240,7 +240,8 @@ def _answer(ctx: RequestContext, context: FetchContext, reads: list[_Read], vers
         tell = wanted.changed(
             code, has_data, told.high_watermark, told.log_start_offset, not context.incremental
         )
-        if has_data and context.session is not None:
+        if has_data and context.session is not None and context.incremental:
+            # As in Kafka, turns begin with the first answer of a session that goes on.
             context.session.rotate(wanted.key)
         if not tell:
             continue

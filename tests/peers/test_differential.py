@@ -16,7 +16,7 @@ from .conftest import StartBroker
 from .differential import document
 from .differential.differences import DIFFERENCES
 from .differential.peer import Connection
-from .differential.run import Run, headwater, kafka_node, run_all
+from .differential.run import Run, both_headwaters, kafka_node, run_all
 from .differential.session import CLOSED, SCRIPTS, Exchange
 
 PRODUCE, FETCH, METADATA = ApiKey.PRODUCE, ApiKey.FETCH, ApiKey.METADATA
@@ -25,8 +25,9 @@ Select = Callable[[Exchange], bool]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Run]:
-    with kafka_node() as kafka, headwater(tmp_path_factory.mktemp("headwater")) as ours:
-        made = run_all(kafka, ours)
+    directory = tmp_path_factory.mktemp("headwater")
+    with kafka_node() as kafka, both_headwaters(directory) as (plain, validating):
+        made = run_all(kafka, plain, validating)
     capture = request.config.pluginmanager.getplugin("capturemanager")
     assert capture is not None
     with capture.global_and_fixture_disabled():

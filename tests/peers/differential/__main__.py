@@ -1,6 +1,6 @@
 """Run the scripts by hand.
 
-    python -m tests.peers.differential [--kafka PORT] [--headwater PORT] [SCRIPT ...]
+    python -m tests.peers.differential [--kafka PORT] [SCRIPT ...]
     python -m tests.peers.differential --write      makes docs/compatibility.md anew
 
 Peers that are not named are started. Prints every difference that is not documented.
@@ -16,14 +16,13 @@ import tempfile
 from pathlib import Path
 
 from . import document
-from .run import headwater, kafka_node, run_all
+from .run import both_headwaters, kafka_node, run_all
 from .session import SCRIPTS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kafka", type=int)
-    parser.add_argument("--headwater", type=int)
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--show", action="store_true", help="Kafka's answers")
     parser.add_argument("scripts", nargs="*")
@@ -35,8 +34,8 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         kafka_port = asked.kafka or stack.enter_context(kafka_node())
-        our_port = asked.headwater or stack.enter_context(headwater(directory))
-        run = run_all(kafka_port, our_port)
+        plain, validating = stack.enter_context(both_headwaters(directory))
+        run = run_all(kafka_port, plain, validating)
     failed = False
     for name, outcome in run.outcomes.items():
         problems = [f"   {outcome.failure}"] if outcome.failure else []

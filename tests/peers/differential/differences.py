@@ -127,6 +127,15 @@ DIFFERENCES: tuple[Difference, ...] = (
     ),
     Difference(
         ApiKey.FETCH,
+        (13, 18),
+        ("responses[].partitions[].errorCode", "responses[].partitions[].abortedTransactions"),
+        "UNKNOWN_TOPIC_ID for the id of a deleted topic, as outside of sessions. Kafka's session "
+        "remembers the name, and says UNKNOWN_TOPIC_OR_PARTITION, or INCONSISTENT_TOPIC_ID once "
+        "another topic has it.",
+        "a session goes on *id",
+    ),
+    Difference(
+        ApiKey.FETCH,
         (16, 18),
         ("nodeEndpoints",),
         "Kafka leaves the leader's address out for followers, of which there are none here.",

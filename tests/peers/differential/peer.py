@@ -51,6 +51,10 @@ class Connection:
         self.send_frame(head + body)
         self._expected.append((self._correlation, api, version))
 
+    def expect_none(self) -> None:
+        """The last request has no answer."""
+        self._expected.pop()
+
     def send_frame(self, frame: bytes) -> None:
         self.send_bytes(struct.pack(">i", len(frame)) + frame)
 

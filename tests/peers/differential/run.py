@@ -17,7 +17,7 @@ from . import scripts as _scripts  # noqa: F401  registers them
 from .compare import Finding, compare, run_script
 from .differences import Difference
 from .server_settings import SETTINGS
-from .session import SCRIPTS, Exchange
+from .session import SCRIPTS, VALIDATING, Exchange
 
 
 @dataclass
@@ -84,20 +84,33 @@ def _unused_port() -> int:
 
 
 @contextmanager
-def headwater(directory: Path) -> Iterator[int]:
-    """A broker of ours on a fresh store; its port."""
-    broker = BrokerProcess(f"file://{directory}/data", directory, settings=SETTINGS).start()
+def headwater(directory: Path, **more: str) -> Iterator[int]:
+    """A broker of ours on a fresh store; its port. more: settings, with _ for the dots."""
+    settings = {**SETTINGS, **{key.replace("_", "."): value for key, value in more.items()}}
+    directory.mkdir(exist_ok=True)
+    broker = BrokerProcess(f"file://{directory}/data", directory, settings=settings).start()
     try:
         yield broker.port
     finally:
         broker.kill()
 
 
-def run_all(kafka_port: int, headwater_port: int) -> Run:
+@contextmanager
+def both_headwaters(directory: Path) -> Iterator[tuple[int, int]]:
+    """One that judges batches by their headers, and one that looks at every record."""
+    with (
+        headwater(directory / "plain") as plain,
+        headwater(directory / "validating", log_validate_records="true") as validating,
+    ):
+        yield plain, validating
+
+
+def run_all(kafka_port: int, plain_port: int, validating_port: int) -> Run:
     run = f"d{random.randrange(16**4):04x}"
     outcomes: dict[str, Outcome] = {}
     for name in SCRIPTS:
         outcome = outcomes[name] = Outcome()
+        headwater_port = validating_port if name in VALIDATING else plain_port
         for port, peer in ((kafka_port, "Apache Kafka"), (headwater_port, "Headwater")):
             try:
                 exchanges = run_script(name, port, run)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import struct
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -97,7 +98,10 @@ def varint(value: int) -> bytes:
 @functools.cache
 def message(name: str) -> Message:
     """name: of the schema file, for instance `FetchRequest`."""
-    schema = load_json(name)
+    with warnings.catch_warnings():
+        # It reads its files by a function that is to go.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        schema = load_json(name)
     return Message(
         name,
         _versions(schema["validVersions"]),

@@ -267,6 +267,8 @@ class Session:
 
 Script = Callable[[Session], None]
 SCRIPTS: dict[str, Script] = {}
+# Those that are put to a Headwater that looks at every record, as Apache Kafka does.
+VALIDATING: set[str] = set()
 
 
 def script(function: Script) -> Script:
@@ -274,3 +276,9 @@ def script(function: Script) -> Script:
     assert function.__name__ not in SCRIPTS
     SCRIPTS[function.__name__] = function
     return function
+
+
+def validating_script(function: Script) -> Script:
+    """The same, for brokers with `log.validate.records=true`."""
+    VALIDATING.add(function.__name__)
+    return script(function)

@@ -13,7 +13,9 @@ from . import (
     metadata,
     partitions,
     produce,
+    records,
     sessions,
+    stories,
     topics,
 )
 
@@ -28,6 +30,8 @@ __all__ = [
     "metadata",
     "partitions",
     "produce",
+    "records",
     "sessions",
+    "stories",
     "topics",
 ]

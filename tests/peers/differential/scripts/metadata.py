@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
@@ -129,11 +129,9 @@ def metadata_creates_one_topic_for_many(s: Session) -> None:
                 c.send(M, 12, named(name, create=True))
                 c.receive()
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(8) as threads:
+        for asking in [threads.submit(ask) for _ in range(8)]:
+            asking.result()
     s.wait_for(name)
     ids = set()
     for _ in range(5):
