@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from wal.format import HEADER_SIZE
+
 from ..entries import StreamEntry
 from ..refs import ObjectRange, ObjectRef
 
@@ -69,8 +71,15 @@ class ObjectUse:
         return any(stream_id != first for stream_id, _ in self.ranges)
 
     @property
+    def stored_bytes(self) -> int:
+        """Of all batches in it. Not the header: it would make waste of an object of one batch,
+        which would be rewritten, as it is, for ever.
+        """
+        return max(self.ref.index_position - HEADER_SIZE, self.alive_bytes)
+
+    @property
     def alive_share(self) -> float:
-        return min(1.0, self.alive_bytes / max(1, self.ref.index_position))
+        return self.alive_bytes / max(1, self.stored_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ def object_uses(entries: Iterable[StreamEntry]) -> list[ObjectUse]:
 def space_amplification(uses: Sequence[ObjectUse]) -> float:
     """Bytes of records stored for each that is alive; 1.0 where nothing is stored."""
     alive = sum(use.alive_bytes for use in uses)
-    stored = sum(max(use.ref.index_position, use.alive_bytes) for use in uses)
+    stored = sum(use.stored_bytes for use in uses)
     return stored / alive if alive else 1.0
 
 

@@ -15,6 +15,7 @@ from s3stream.compaction import (
 )
 from s3stream.entries import StreamEntry
 from s3stream.refs import ObjectRange, ObjectRef
+from wal.format import HEADER_SIZE
 from wal.keys import data_key
 
 MIB = 1 << 20
@@ -22,7 +23,9 @@ CONFIG = CompactionConfig()
 
 
 def ref(n: int, size_bytes: int) -> ObjectRef:
-    return ObjectRef(data_key(1, n), Random(n).randbytes(16), size_bytes + 200, size_bytes, 152)
+    """size_bytes: of all batches in it."""
+    position = HEADER_SIZE + size_bytes
+    return ObjectRef(data_key(1, n), Random(n).randbytes(16), position + 200, position, 152)
 
 
 def span(one: ObjectRef, base: int, end: int, size_bytes: int) -> ObjectRange:
