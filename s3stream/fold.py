@@ -143,6 +143,8 @@ def note_epoch(entry: StreamEntry, epoch: int, offset: int) -> None:
     Source: Kafka, LeaderEpochFileCache.assign.
     """
     epochs = entry.leader_epochs
+    if epochs and epochs[-1][0] == epoch and epochs[-1][1] <= offset:
+        return  # opened again at the same epoch
     while epochs and (epochs[-1][0] >= epoch or epochs[-1][1] >= offset):
         epochs.pop()
     epochs.append((epoch, offset))

@@ -169,6 +169,9 @@ class StreamStorage:
             recovery = BlobRef(*source.recovery)
             held = found.held
             self.registry.learn_source(recovery, found)
+        # A control record comes before the data of its object: a batch of the epoch before that is
+        # on its way must not come after the new one.
+        await self._drain([one.stream_id for one in opened])
         record = Opening(opened, None if source is None else source.incarnation, recovery)
         # Crashed before this is durable: the source still has everything.
         await self.append_control(encode_control(record))
@@ -178,6 +181,8 @@ class StreamStorage:
         for one in opened:
             entry = self.registry.entry(one.stream_id)
             known = self._streams.get(one.stream_id)
+            if known is not None:
+                known.closing = False
             if known is None or known.entry is not entry:
                 self.cache.drop(one.stream_id)
                 cached = self.cache.stream(one.stream_id)

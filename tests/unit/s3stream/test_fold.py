@@ -87,6 +87,13 @@ def test_an_epoch_that_wrote_nothing_leaves_no_entry() -> None:
         fold.lead(entry, 4, (0, 0, 3))
 
 
+def test_an_opening_asked_for_again_leaves_the_start_of_its_epoch() -> None:
+    entry = opened(1)
+    fold.append(entry, ref("wal/0"), [piece(0, 3, 1)])
+    fold.lead(entry, 1, (0, 0, 1))
+    assert entry.leader_epochs == [(1, 0)]
+
+
 def test_trimming_keeps_the_epoch_of_the_new_start() -> None:
     entry = opened()
     fold.append(entry, ref("wal/0"), [piece(0, 3), piece(3, 6, 4), piece(6, 9, 7)])
