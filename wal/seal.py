@@ -7,6 +7,9 @@
        meanwhile, and this begins again at 1
     4. create `<log>/end`, which names the end and its maker: whoever creates it owns what follows
 
+A writer that never rests can fill all of those places between 1 and 2, again and again. So each
+further attempt puts one more seal ahead, twice as far as the last: it cannot write past that.
+
 Every step can be repeated by anybody at any time. A seal at a key that had been trimmed is void
 and does no harm: it lies below the trim that the newest data object carries.
 """
@@ -133,6 +136,7 @@ class _Sealer:
 
     async def run(self) -> LogEnd:
         hole: tuple[int, int] = (-1, 0)
+        ahead = 0
         while True:
             # Read first, each time: once `end` is there nobody seals or computes an end again.
             found = await read_end(self._store, self._log, self._maker)
@@ -153,9 +157,12 @@ class _Sealer:
             undecided = [seq for seq in places if seq not in seen.sizes]
             if first in seen.seals and not seen.is_void(first) and not undecided:
                 return await self._make_final(first)
+            if ahead and first not in seen.seals and first + ahead not in seen.sizes:
+                undecided.append(first + ahead)
             # Another's seal at `first` would do for the end. The rest are for the old writer: it
             # confirms itself by the place behind all that it may have in flight.
             await self._seal(undecided, first)
+            ahead = max(2 * ahead, 2 * self._window)
 
     async def _seal(self, places: Iterable[int], first: int) -> None:
         body = msgspec.msgpack.encode(SealBody(self._maker, first))

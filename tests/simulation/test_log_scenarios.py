@@ -258,6 +258,27 @@ async def test_the_sealer_seals_the_whole_window_at_once(s: Story) -> None:
 
 
 @story
+async def test_a_writer_that_never_rests_is_ended_however_slow_the_sealer_is(s: Story) -> None:
+    """Its LIST and its headers take the sealer longer than the writer needs for many windows."""
+    s.start()
+    await s.append_durably(300)
+
+    async def produce() -> None:
+        while True:
+            await asyncio.wait([s.append() for _ in range(WINDOW)])
+
+    producing = asyncio.create_task(produce())
+    async with asyncio.timeout(30):
+        end = await s.end()
+    with pytest.raises(Fenced):
+        await producing
+    with pytest.raises(Fenced):
+        await s.running
+    assert s.acked == list(range(end))
+    assert [one.seq for one in await read_tail(s.store, LOG, end)] == list(range(end))
+
+
+@story
 async def test_data_that_lands_while_the_sealer_seals_is_simply_data(s: Story) -> None:
     s.start()
     await s.append_durably(2)
