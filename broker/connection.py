@@ -5,7 +5,8 @@ A request is handled only after the one before it was; but a handler may return 
 the answer of this one still waits for storage. Answers leave in the order of the requests.
 
 Reading stops, by not reading the socket, while the frame that was announced does not fit into
-memory, or while `max_in_flight` requests have no answer yet.
+memory, or while `max_in_flight` requests have no answer yet. No request is started while the
+client does not take the answers that it has.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from objectstore.store import Buffer
 from protocol.errors import MalformedFrame
 from protocol.frame import FrameReader
 
-from .memory_pool import MemoryPool
+from .memory_pool import MemoryPool, Ticket
+from .response_memory import Grant
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,10 @@ class Handler(Protocol):
 class ConnectionLimits:
     """max_frame_bytes: `socket.request.max.bytes`. idle_s: `connections.max.idle.ms`.
 
-    least_rate: bytes a second that a frame must keep once its memory is reserved.
+    least_rate: bytes a second that a frame must keep, `frame_grace_s` after its memory was
+    reserved; slowest_frame_s: and one of any size has come by then.
+    unsent_bytes: of answers that wait for their turn to leave; beyond it no request is started.
+    linger_s: for what was written to leave after the broker has closed its side.
     """
 
     max_frame_bytes: int
@@ -60,23 +65,36 @@ class ConnectionLimits:
     max_in_flight: int
     least_rate: int = 16 * 1024
     frame_grace_s: float = 30.0
-    scratch_bytes: int = 16 * 1024
+    slowest_frame_s: float = 300.0
+    unsent_bytes: int = 1 << 20
+    linger_s: float = 10.0
 
 
 class _Answer:
-    """A place in the order of answers."""
+    """A place in the order of answers. grants: memory that goes back when it has left."""
 
-    __slots__ = ("buffers", "close", "done", "size_bytes")
+    __slots__ = ("buffers", "close", "done", "grants", "request_bytes", "size_bytes")
 
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
+    def __init__(self, request_bytes: int) -> None:
+        self.request_bytes = request_bytes
+        self.size_bytes = 0
         self.done = False
         self.close = False
         self.buffers: list[Buffer] | None = None
+        self.grants: tuple[Grant, ...] = ()
+
+    def release(self) -> None:
+        self.buffers = None
+        for grant in self.grants:
+            grant.release()
+        self.grants = ()
 
 
 class Connection(asyncio.BufferedProtocol):
-    """See the module. `listener` is the name of the listener that it came by."""
+    """See the module. `listener` is the name of the listener that it came by.
+
+    scratch: shared by all connections of a loop; holds nothing between two calls.
+    """
 
     def __init__(
         self,
@@ -86,6 +104,7 @@ class Connection(asyncio.BufferedProtocol):
         limits: ConnectionLimits,
         on_open: Callable[[Connection], bool],
         on_close: Callable[[Connection], None],
+        scratch: bytearray,
     ) -> None:
         self.listener = listener
         self.client_host = "?"
@@ -97,29 +116,34 @@ class Connection(asyncio.BufferedProtocol):
         self._limits = limits
         self._on_open = on_open
         self._on_close = on_close
-        self._reader = FrameReader(limits.max_frame_bytes, limits.scratch_bytes)
+        self._reader = FrameReader(limits.max_frame_bytes, scratch)
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
+        # Read and not started, each with what is reserved for it; started and not written.
         self._frames: deque[tuple[memoryview, int]] = deque()
         self._answers: deque[_Answer] = deque()
+        self._current: _Answer | None = None
+        self._leaving: list[_Answer] = []
+        self._unsent_bytes = 0
         self._wake = asyncio.Event()
-        self._slot = asyncio.Event()
-        self._deferred: set[asyncio.Task[None]] = set()
+        # In the order in which they began: a set has none.
+        self._deferred: dict[asyncio.Task[None], Deferred] = {}
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reserved_frame = 0
         self._frame_started = 0.0
         self._last_active = self._loop.time()
         self._reading_paused = False
-        self._waiting_for_memory = False
+        self._memory_ticket: Ticket | None = None
         self._write_paused = False
+        self._left_to_write = 0
+        self._accepted = False
         self._closed = False
         self._draining = False
 
     # -- asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "writelines")
         self._transport = transport  # type: ignore[assignment]
         peer = transport.get_extra_info("peername")
         if isinstance(peer, tuple):
@@ -128,8 +152,9 @@ class Connection(asyncio.BufferedProtocol):
             self._closed = True
             transport.close()
             return
+        self._accepted = True
         self._task = self._loop.create_task(self._serve(), name="connection")
-        self._timer = self._loop.call_later(self._limits.idle_s, self._check_idle)
+        self._timer = self._loop.call_later(self._limits.idle_s, self._look)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._reader.get_buffer()
@@ -140,54 +165,85 @@ class Connection(asyncio.BufferedProtocol):
         self._last_active = self._loop.time()
         self._reader.received(nbytes)
         self._pump()
+        self._reader.put_aside()
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._finish()
+        if self._timer is not None:
+            self._timer.cancel()
+        for answer in self._leaving:
+            answer.release()
+        self._leaving.clear()
+        if self._accepted:
+            self._accepted = False
+            self._on_close(self)
 
     def pause_writing(self) -> None:
         self._write_paused = True
 
     def resume_writing(self) -> None:
         self._write_paused = False
+        self._last_active = self._loop.time()
+        leaving, self._leaving = self._leaving, []
+        for answer in leaving:
+            answer.release()
         self._write_ready()
 
     # -- reading
 
     def _pump(self) -> None:
         """Turn what was received into frames, as far as memory and order allow."""
-        if self._closed or self._waiting_for_memory:
+        if self._closed or self._draining or self._memory_ticket is not None:
             return
         try:
             while len(self._frames) < self._limits.max_in_flight:
                 announced = self._reader.announced
                 if announced is not None:
                     if not self._pool.try_reserve(self.client_host, announced):
-                        self._waiting_for_memory = True
-                        self._pause_reading()
-                        self._pool.wait(self.client_host, announced, self._memory_released)
+                        self._wait_for_memory(announced)
                         return
-                    self._reserved_frame = announced
-                    self._reader.admit()
-                    self._frame_started = self._loop.time()
-                    self._watch_frame(announced)
-                frame = self._reader.next_frame()
-                if frame is None:
+                    self._admit(announced)
+                if not self._take_frame():
                     self._resume_reading()
                     return
-                self._frames.append((frame, self._reserved_frame))
-                self._reserved_frame = 0
-                self._wake.set()
             self._pause_reading()
         except MalformedFrame as error:
             log.info("closing %s:%s: %s", self.client_host, self.client_port, error)
             self.abort()
 
-    def _memory_released(self) -> None:
-        self._waiting_for_memory = False
-        self._pump()
+    def _take_frame(self) -> bool:
+        frame = self._reader.next_frame()
+        if frame is None:
+            if self._reserved_frame:
+                # Memory is held for what has not come yet: not for ever.
+                self._arm(self._limits.frame_grace_s)
+            return False
+        self._frames.append((frame, self._reserved_frame))
+        self._reserved_frame = 0
+        self._wake.set()
+        return True
+
+    def _admit(self, size_bytes: int) -> None:
+        self._reserved_frame = size_bytes
+        self._frame_started = self._loop.time()
+        self._reader.admit()
+
+    def _wait_for_memory(self, size_bytes: int) -> None:
+        self._pause_reading()
+
+        def granted() -> None:
+            self._memory_ticket = None
+            assert not self._closed, "a closed connection waits for nothing"
+            self._admit(size_bytes)
+            self._take_frame()
+            self._pump()
+
+        ticket = self._pool.wait(self.client_host, size_bytes, granted)
+        if ticket.queue is not None:
+            self._memory_ticket = ticket
 
     def _pause_reading(self) -> None:
         if not self._reading_paused and self._transport is not None:
@@ -199,36 +255,45 @@ class Connection(asyncio.BufferedProtocol):
             self._reading_paused = False
             self._transport.resume_reading()
 
-    def _watch_frame(self, size_bytes: int) -> None:
-        """A frame that does not come at the least rate loses its memory, and its connection."""
-        if size_bytes <= self._limits.scratch_bytes // 4:
-            return
-        due = self._limits.frame_grace_s + size_bytes / self._limits.least_rate
-        self._arm(due)
+    # -- patience
 
     def _arm(self, delay_s: float) -> None:
-        assert self._loop is not None
+        """Look after the connection in `delay_s` at the latest."""
         if self._timer is not None and self._timer.when() > self._loop.time() + delay_s:
             self._timer.cancel()
-            self._timer = self._loop.call_later(delay_s, self._check_idle)
+            self._timer = self._loop.call_later(delay_s, self._look)
 
-    def _check_idle(self) -> None:
+    def _look(self) -> None:
         now = self._loop.time()
         if self._reserved_frame and not self._reading_paused:
-            due = self._frame_started + self._limits.frame_grace_s
-            due += self._reserved_frame / self._limits.least_rate
-            if now >= due:
-                log.info("closing %s:%s: a frame comes too slowly", *self.peer)
-                self.abort()
-                return
+            due = self._frame_due()
+            trouble = "a frame comes too slowly"
         else:
             due = self._last_active + self._limits.idle_s
-            if self._answers or self._frames:
+            trouble = ""
+            if self._write_paused:
+                trouble = "it does not read its answers"
+                left = self._bytes_to_write()
+                if left != self._left_to_write:
+                    self._left_to_write, due = left, now + self._limits.idle_s
+            elif self._answers or self._frames or self._memory_ticket is not None:
                 due = now + self._limits.idle_s
-            if now >= due:
-                self.close()
-                return
-        self._timer = self._loop.call_later(max(due - now, 0.1), self._check_idle)
+        if now < due:
+            self._timer = self._loop.call_later(max(due - now, 1.0), self._look)
+        elif trouble:
+            log.info("closing %s:%s: %s", *self.peer, trouble)
+            self.abort()
+        else:
+            self.close()
+
+    def _frame_due(self) -> float:
+        """When what has come of the frame was too little, by the least rate."""
+        limits = self._limits
+        rate = max(limits.least_rate, self._reserved_frame / limits.slowest_frame_s)
+        return self._frame_started + limits.frame_grace_s + self._reader.filled_bytes / rate
+
+    def _bytes_to_write(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -236,82 +301,115 @@ class Connection(asyncio.BufferedProtocol):
 
     # -- handling
 
+    def hold(self, grant: Grant) -> None:
+        """Release it once the answer to the request that is being handled has left, or never will.
+
+        Only a handler calls this, before its answer.
+        """
+        assert self._current is not None or self._closed
+        if self._current is None:
+            grant.release()
+        else:
+            self._current.grants += (grant,)
+
+    def _may_start(self) -> bool:
+        """Whether the next request is begun: not while the client takes no answers."""
+        return (
+            bool(self._frames)
+            and not self._write_paused
+            and len(self._answers) < self._limits.max_in_flight
+            and self._unsent_bytes <= self._limits.unsent_bytes
+        )
+
     async def _serve(self) -> None:
         try:
             while not self._closed:
-                while not self._frames:
-                    if self._draining:
+                while not self._may_start():
+                    if self._draining and not self._frames:
                         return
                     self._wake.clear()
                     await self._wake.wait()
-                while len(self._answers) >= self._limits.max_in_flight:
-                    self._slot.clear()
-                    await self._slot.wait()
-                frame, size_bytes = self._frames.popleft()
-                self._pump()
-                answer = _Answer(size_bytes)
+                frame, request_bytes = self._frames.popleft()
+                self._current = answer = _Answer(request_bytes)
                 self._answers.append(answer)
+                self._pump()
                 outcome = await self._handler.handle(self, frame)
+                self._current = None
                 del frame
                 if isinstance(outcome, Deferred):
                     task = self._loop.create_task(self._finish_deferred(answer, outcome))
-                    self._deferred.add(task)
-                    task.add_done_callback(self._deferred.discard)
+                    self._deferred[task] = outcome
+                    task.add_done_callback(self._deferred_done)
                 else:
                     self._answered(answer, outcome)
         except (MalformedFrame, CloseConnection) as error:
             if str(error):
                 log.info("closing %s:%s: %s", self.client_host, self.client_port, error)
-            self._close_after_answers()
-        except asyncio.CancelledError:
-            raise
+            self._close_after_answers(answer)
         except Exception:
             log.exception("closing %s:%s", self.client_host, self.client_port)
             self.abort()
+
+    def _deferred_done(self, task: asyncio.Task[None]) -> None:
+        # Cancelled before its first step, it would be left unawaited.
+        self._deferred.pop(task).finish.close()
 
     async def _finish_deferred(self, answer: _Answer, deferred: Deferred) -> None:
         try:
             buffers = await deferred.finish
         except CloseConnection:
-            answer.close = True
-            buffers = None
-        except asyncio.CancelledError:
-            raise
+            self._close_after_answers(answer)
         except Exception:
             log.exception("closing %s:%s", self.client_host, self.client_port)
             self.abort()
-            return
-        self._answered(answer, buffers)
-
-    def _close_after_answers(self) -> None:
-        """Answers that are owed to earlier requests still leave, then the connection closes."""
-        if self._answers and not self._closed:
-            last = self._answers[-1]
-            last.close = True
-            if not last.done:
-                last.done = True
-            self._write_ready()
         else:
-            self.close()
+            self._answered(answer, buffers)
+
+    def _close_after_answers(self, answer: _Answer) -> None:
+        """Answers that are owed to earlier requests still leave, then the connection closes."""
+        answer.close = True
+        self._answered(answer, None)
 
     def _answered(self, answer: _Answer, buffers: list[Buffer] | None) -> None:
-        answer.buffers = buffers
+        if self._closed:
+            answer.release()
+            return
         answer.done = True
+        if buffers is not None:
+            answer.buffers = buffers
+            answer.size_bytes = sum(map(len, buffers))
+            self._unsent_bytes += answer.size_bytes
         self._write_ready()
 
     def _write_ready(self) -> None:
         while self._answers and self._answers[0].done and not self._write_paused:
             answer = self._answers.popleft()
-            self._pool.release(self.client_host, answer.size_bytes)
-            if answer.buffers is not None and self._transport is not None and not self._closed:
+            self._pool.release(self.client_host, answer.request_bytes)
+            self._unsent_bytes -= answer.size_bytes
+            if answer.buffers is not None and self._transport is not None:
                 self._last_active = self._loop.time()
                 self._transport.writelines(answer.buffers)
-            self._slot.set()
+                if self._closed:
+                    answer.release()
+                    return  # the transport met an error at once
             if answer.close:
                 self.close()
+            if self._write_paused and not self._closed:
+                answer.buffers = None
+                self._leaves_slowly(answer)
+            else:
+                answer.release()
+            if self._closed:
                 return
+        self._wake.set()
         if self._draining and not self._answers and not self._frames:
             self.close()
+
+    def _leaves_slowly(self, answer: _Answer) -> None:
+        self._leaving.append(answer)
+        self._left_to_write = self._bytes_to_write()
+        for grant in answer.grants:
+            grant.stalled(self._bytes_to_write, self.abort)
 
     # -- ending
 
@@ -319,45 +417,55 @@ class Connection(asyncio.BufferedProtocol):
         """Read no more; close once what was received is answered."""
         self._draining = True
         self._pause_reading()
+        self._forget_memory()
         self._wake.set()
         if not self._answers and not self._frames:
             self.close()
 
     def close(self) -> None:
         """Close after what was written has left."""
-        if self._transport is not None:
-            self._transport.close()
+        if self._closed:
+            return
         self._finish()
+        if self._transport is not None:
+            # A client that does not read would keep it open for ever.
+            self._timer = self._loop.call_later(self._limits.linger_s, self._transport.abort)
+            self._transport.close()
 
     def abort(self) -> None:
         """Close at once."""
+        self._finish()
         if self._transport is not None:
             self._transport.abort()
-        self._finish()
+
+    def _forget_memory(self) -> None:
+        ticket, self._memory_ticket = self._memory_ticket, None
+        if ticket is not None:
+            self._pool.forget(ticket)
 
     def _finish(self) -> None:
+        """Serve no more and give back all memory but that of what the transport still has."""
         if self._closed:
             return
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._waiting_for_memory:
-            self._pool.forget(self._memory_released)
-        if self._reserved_frame:
-            self._pool.release(self.client_host, self._reserved_frame)
-            self._reserved_frame = 0
-        for _, size_bytes in self._frames:
-            self._pool.release(self.client_host, size_bytes)
+        self._current = None
+        self._forget_memory()
+        reserved = [self._reserved_frame, *(size for _, size in self._frames)]
+        reserved += [answer.request_bytes for answer in self._answers]
+        self._reserved_frame = 0
         self._frames.clear()
-        while self._answers:
-            self._pool.release(self.client_host, self._answers.popleft().size_bytes)
+        for answer in self._answers:
+            answer.release()
+        self._answers.clear()
+        for size_bytes in reserved:
+            if size_bytes:
+                self._pool.release(self.client_host, size_bytes)
         current = asyncio.current_task(self._loop)
-        if self._task is not None and self._task is not current:
-            self._task.cancel()
-        for task in list(self._deferred):
-            if task is not current:
+        for task in [self._task, *self._deferred]:
+            if task is not None and task is not current:
                 task.cancel()
-        self._on_close(self)
 
     async def wait_closed(self) -> None:
         """Until the tasks of this connection have ended."""

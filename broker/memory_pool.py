@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
+
+
+class Ticket:
+    """A place in a queue. granted: called, once, when the reservation has been made."""
+
+    __slots__ = ("granted", "owner", "queue", "size_bytes")
+
+    def __init__(self, owner: str, size_bytes: int, granted: Callable[[], None]) -> None:
+        self.owner = owner
+        self.size_bytes = size_bytes
+        self.granted = granted
+        self.queue: OrderedDict[Ticket, None] | None = None
+
+
+_Queue = OrderedDict[Ticket, None]
 
 
 class MemoryPool:
     """A bound on the bytes of frames that are being received or answered.
 
     - No address holds more than an eighth of the bound; one frame larger than that may be held in
-      the whole broker at a time.
-    - Frames of at most `small_bytes` may also use a reserve that larger ones never take, so that
-      heartbeats and metadata go on while producers wait.
+      the whole broker at a time, and while it waits for room no middling frame goes before it.
+    - Frames of at most `small_bytes` may also use a reserve that larger ones never take, of the
+      whole and of their address's share, so that heartbeats go on while producers wait.
 
-    Nothing here awaits: who cannot be admitted leaves a callback, called first come, first served.
+    Who waits is served first come first served: small, middling and large frames apart, and those
+    that their address's share holds back apart from all others. So a release looks at who can go
+    now and at one more of each sort, however many wait.
     """
 
     def __init__(self, limit_bytes: int, small_bytes: int = 16 * 1024) -> None:
@@ -23,44 +40,52 @@ class MemoryPool:
         self.small_bytes = small_bytes
         self.reserve_bytes = max(limit_bytes // 16, 64 * small_bytes)
         self.share_bytes = max(limit_bytes // 8, small_bytes)
+        self.small_share_bytes = self.share_bytes + max(self.reserve_bytes // 8, 8 * small_bytes)
         self.used_bytes = 0
+        self.waiting = 0
         self._held: dict[str, int] = {}
-        self._large_owner: str | None = None
-        self._waiting: deque[tuple[str, int, Callable[[], None]]] = deque()
+        self._large_held = False
+        self._small: _Queue = OrderedDict()
+        self._middling: _Queue = OrderedDict()
+        self._large: _Queue = OrderedDict()
+        # Of one address, small or not: those that wait for its own share.
+        self._by_share: dict[tuple[str, bool], _Queue] = {}
+        self._admitting = False
 
     def try_reserve(self, owner: str, size_bytes: int) -> bool:
-        """Take `size_bytes` for `owner` (a client's address); False when it does not fit now."""
-        if size_bytes > self.share_bytes:
-            if self._large_owner is not None:
-                return False
-            if self.used_bytes and self.used_bytes + size_bytes > self.limit_bytes:
-                return False
-            self._large_owner = owner
-        else:
-            limit = self.limit_bytes
-            if size_bytes <= self.small_bytes:
-                limit += self.reserve_bytes
-            held = self._held.get(owner, 0)
-            if self.used_bytes + size_bytes > limit or held + size_bytes > self.share_bytes:
-                return False
-            self._held[owner] = held + size_bytes
-        self.used_bytes += size_bytes
+        """Take `size_bytes` for `owner` (a client's address); False when it has to wait."""
+        small = size_bytes <= self.small_bytes
+        if self._queue_for(size_bytes) or (owner, small) in self._by_share:
+            return False
+        if not self._has_room(size_bytes) or not self._within_share(owner, size_bytes):
+            return False
+        self._take(owner, size_bytes)
         return True
 
-    def wait(self, owner: str, size_bytes: int, retry: Callable[[], None]) -> None:
-        """Call `retry` once when something was released that may let `size_bytes` in."""
-        self._waiting.append((owner, size_bytes, retry))
+    def wait(self, owner: str, size_bytes: int, granted: Callable[[], None]) -> Ticket:
+        """Reserve `size_bytes` as soon as they are there, then call `granted`."""
+        ticket = Ticket(owner, size_bytes, granted)
+        self.waiting += 1
+        self._enqueue(ticket)
+        # Nothing may be held at all any more, so that no release would come.
+        self._admit()
+        return ticket
 
-    def forget(self, retry: Callable[[], None]) -> None:
-        """Drop a waiter whose connection is gone."""
-        self._waiting = deque(w for w in self._waiting if w[2] != retry)
+    def forget(self, ticket: Ticket) -> None:
+        """It waits no longer, and was not granted."""
+        if ticket.queue is None:
+            return
+        self._dequeue(ticket)
+        self.waiting -= 1
+        # It may have stood before others.
+        self._admit()
 
     def release(self, owner: str, size_bytes: int) -> None:
-        """Give back what `try_reserve` took."""
+        """Give back what was reserved."""
         self.used_bytes -= size_bytes
         assert self.used_bytes >= 0, self.used_bytes
         if size_bytes > self.share_bytes:
-            self._large_owner = None
+            self._large_held = False
         else:
             left = self._held[owner] - size_bytes
             assert left >= 0, (owner, left)
@@ -68,8 +93,94 @@ class MemoryPool:
                 self._held[owner] = left
             else:
                 del self._held[owner]
-        # Everybody looks again, in order of arrival: one that still does not fit waits anew, and
-        # does not keep a smaller one, or one of another address, behind it.
-        waiting, self._waiting = self._waiting, deque()
-        for _, _, retry in waiting:
-            retry()
+            self._requeue(owner, small=True)
+            self._requeue(owner, small=False)
+        self._admit()
+
+    def _admit(self) -> None:
+        """Let in who can go now."""
+        if self._admitting:
+            return  # `granted` released something: the loop below looks at it
+        self._admitting = True
+        try:
+            while self._admit_one():
+                pass
+        finally:
+            self._admitting = False
+
+    def _admit_one(self) -> bool:
+        for queue in (self._small, self._large, self._middling):
+            while queue:
+                ticket = next(iter(queue))
+                if not self._has_room(ticket.size_bytes):
+                    break
+                self._dequeue(ticket)
+                if not self._within_share(ticket.owner, ticket.size_bytes):
+                    self._enqueue(ticket)
+                    continue
+                self.waiting -= 1
+                self._take(ticket.owner, ticket.size_bytes)
+                ticket.granted()
+                return True
+        return False
+
+    def _requeue(self, owner: str, *, small: bool) -> None:
+        """Those of an address whose share has room again wait for the whole."""
+        queue = self._by_share.get((owner, small))
+        if queue is None:
+            return
+        room = self._share_of(small) - self._held.get(owner, 0)
+        while queue and (ticket := next(iter(queue))).size_bytes <= room:
+            room -= ticket.size_bytes
+            self._dequeue(ticket)
+            self._put(self._queue_for(ticket.size_bytes), ticket)
+
+    def _enqueue(self, ticket: Ticket) -> None:
+        size_bytes = ticket.size_bytes
+        key = (ticket.owner, size_bytes <= self.small_bytes)
+        if key in self._by_share or not self._within_share(ticket.owner, size_bytes):
+            self._put(self._by_share.setdefault(key, OrderedDict()), ticket)
+        else:
+            self._put(self._queue_for(size_bytes), ticket)
+
+    def _put(self, queue: _Queue, ticket: Ticket) -> None:
+        queue[ticket] = None
+        ticket.queue = queue
+
+    def _dequeue(self, ticket: Ticket) -> None:
+        queue = ticket.queue
+        assert queue is not None
+        ticket.queue = None
+        del queue[ticket]
+        key = (ticket.owner, ticket.size_bytes <= self.small_bytes)
+        if not queue and self._by_share.get(key) is queue:
+            del self._by_share[key]
+
+    def _queue_for(self, size_bytes: int) -> _Queue:
+        if size_bytes <= self.small_bytes:
+            return self._small
+        return self._middling if size_bytes <= self.share_bytes else self._large
+
+    def _has_room(self, size_bytes: int) -> bool:
+        after = self.used_bytes + size_bytes
+        if size_bytes <= self.small_bytes:
+            return after <= self.limit_bytes + self.reserve_bytes
+        if size_bytes <= self.share_bytes:
+            return after <= self.limit_bytes and (self._large_held or not self._large)
+        return not self._large_held and (self.used_bytes == 0 or after <= self.limit_bytes)
+
+    def _share_of(self, small: bool) -> int:
+        return self.small_share_bytes if small else self.share_bytes
+
+    def _within_share(self, owner: str, size_bytes: int) -> bool:
+        if size_bytes > self.share_bytes:
+            return True
+        held = self._held.get(owner, 0)
+        return held + size_bytes <= self._share_of(size_bytes <= self.small_bytes)
+
+    def _take(self, owner: str, size_bytes: int) -> None:
+        self.used_bytes += size_bytes
+        if size_bytes > self.share_bytes:
+            self._large_held = True
+        else:
+            self._held[owner] = self._held.get(owner, 0) + size_bytes

@@ -56,6 +56,7 @@ from .node_metrics import register_metrics
 from .partition.fetch_session import FetchSessions
 from .partition.partitions import Partitions
 from .producer_ids import ProducerIds
+from .response_memory import ResponseMemory
 from .server import ListenAddress, Server
 from .services import Services
 from .storage_config import stream_config
@@ -246,6 +247,7 @@ class Node:
                 config.int("max.incremental.fetch.session.cache.slots"), env.rng
             ),
             producer_ids=ProducerIds(controller),
+            responses=ResponseMemory(config.int("memory.response.bytes")),
             metrics=self.metrics,
             now_ms=env.now_ms,
             rng=env.rng,

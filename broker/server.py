@@ -13,6 +13,8 @@ from .network import Listener, Network
 
 log = logging.getLogger(__name__)
 
+SCRATCH_BYTES = 16 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
@@ -49,7 +51,10 @@ class Server:
         # A dict and not a set: its order is that of arrival.
         self._connections: dict[Connection, None] = {}
         self._per_ip: dict[str, int] = {}
+        # Holds bytes only while one connection takes them: all share it.
+        self._scratch = bytearray(SCRATCH_BYTES)
         self._closing = False
+        self._all_gone = asyncio.Event()
         self.refused = 0
         self.accepted = 0
 
@@ -83,7 +88,13 @@ class Server:
 
     def _new_connection(self, listener: str) -> Connection:
         return Connection(
-            listener, self._handler, self._pool, self._limits, self._opened, self._lost
+            listener,
+            self._handler,
+            self._pool,
+            self._limits,
+            self._opened,
+            self._lost,
+            self._scratch,
         )
 
     def _opened(self, connection: Connection) -> bool:
@@ -106,6 +117,8 @@ class Server:
             self._per_ip[ip] -= 1
             if not self._per_ip[ip]:
                 del self._per_ip[ip]
+        if self._closing and not self._connections:
+            self._all_gone.set()
 
     async def stop_accepting(self) -> None:
         """Close the listeners; connections stay."""
@@ -117,15 +130,15 @@ class Server:
     async def drain(self, timeout_s: float) -> None:
         """Answer what was received, then close every connection; abort the rest in time."""
         await self.stop_accepting()
-        connections = list(self._connections)
-        for connection in connections:
+        for connection in list(self._connections):
             connection.drain()
-        waiting = [asyncio.ensure_future(c.wait_closed()) for c in connections]
-        if waiting:
-            await asyncio.wait(waiting, timeout=timeout_s)
+        if self._connections:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._all_gone.wait()
+            except TimeoutError:
+                log.warning("%d connections did not end in time", len(self._connections))
         await self.abort()
-        for waiter in waiting:
-            waiter.cancel()
 
     async def abort(self) -> None:
         """Close everything at once."""

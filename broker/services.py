@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .partition.fetch_session import FetchSessions
     from .partition.partitions import Partitions
     from .producer_ids import ProducerIds
+    from .response_memory import ResponseMemory
 
 
 @dataclass(slots=True)
@@ -40,6 +41,7 @@ class Services:
     groups: GroupCoordinator
     sessions: FetchSessions
     producer_ids: ProducerIds
+    responses: ResponseMemory
     metrics: BrokerMetrics
     now_ms: Callable[[], int]
     rng: random.Random

@@ -17,10 +17,14 @@ known, nothing is allocated), then *admitted* by whoever keeps the memory budget
         frame = reader.next_frame()
         if frame is None:
             break
+    reader.put_aside()
 
 Before admission at most one scratch buffer of a frame is in memory. What is missing of a large
 frame is received straight into the frame's own memory; what is missing of a small one passes
 through scratch, so that one system call can bring many small frames.
+
+Many readers may share one scratch buffer, if each puts aside what it has not used before another
+receives: so a connection that waits for its next request costs no buffer.
 """
 
 from __future__ import annotations
@@ -34,17 +38,20 @@ class FrameReader:
     """Assembles the frames of one connection.
 
     max_frame_bytes: longest body accepted (Kafka's socket.request.max.bytes).
-    scratch_bytes: at least 4; the most that is received at once for small frames.
+    scratch: at least 4 bytes, shared or not, or how many of its own; the most that is received at
+    once for small frames.
     """
 
     __slots__ = ("_direct", "_end", "_filled", "_frame", "_max", "_scratch", "_start", "_view")
 
-    def __init__(self, max_frame_bytes: int, scratch_bytes: int = 64 * 1024) -> None:
-        assert scratch_bytes >= _LENGTH_BYTES
+    def __init__(self, max_frame_bytes: int, scratch: bytearray | int = 64 * 1024) -> None:
         self._max = max_frame_bytes
-        self._scratch = bytearray(scratch_bytes)
-        self._view = memoryview(self._scratch)
-        # Received and not yet used: scratch[_start:_end].
+        self._scratch = memoryview(
+            scratch if isinstance(scratch, bytearray) else bytearray(scratch)
+        )
+        assert len(self._scratch) >= _LENGTH_BYTES
+        # Received and not yet used: _view[_start:_end], of scratch or of what was put aside.
+        self._view = self._scratch
         self._start = 0
         self._end = 0
         # The admitted frame, and how much of it has arrived.
@@ -83,21 +90,21 @@ class FrameReader:
         self._direct = frame is not None and self._missing(frame) >= len(self._scratch) // 4
         if frame is not None and self._direct:
             return frame[self._filled :]
-        if self._start == self._end:
-            self._start = self._end = 0
-        elif self._start > 0 and len(self._scratch) - self._end < len(self._scratch) // 4:
-            pending = self._end - self._start
-            self._view[:pending] = bytes(self._view[self._start : self._end])
+        pending = self._end - self._start
+        if pending and (self._view is not self._scratch or self._start > 0):
+            self._scratch[:pending] = bytes(self._view[self._start : self._end])
+        if self._view is self._scratch:
             self._start, self._end = 0, pending
-        assert self._end < len(self._scratch), "reading goes on though a frame is not admitted"
-        return self._view[self._end :]
+        assert pending < len(self._scratch), "reading goes on though a frame is not admitted"
+        return self._scratch[pending:]
 
     def received(self, n: int) -> None:
         """`n` bytes were put into the buffer that `get_buffer` gave last."""
         if self._direct:
             self._filled += n
             return
-        self._end += n
+        # What was put aside has been copied before what came now.
+        self._view, self._start, self._end = self._scratch, 0, self._end - self._start + n
         if self._frame is not None:
             self._drain_scratch()
 
@@ -114,6 +121,19 @@ class FrameReader:
             return None
         self._frame = None
         return frame
+
+    def put_aside(self) -> None:
+        """Keep what was received and not used out of scratch, which others may use now."""
+        if self._start == self._end:
+            self._view, self._start, self._end = self._scratch, 0, 0
+        elif self._view is self._scratch:
+            self._view = memoryview(bytes(self._view[self._start : self._end]))
+            self._start, self._end = 0, len(self._view)
+
+    @property
+    def filled_bytes(self) -> int:
+        """Of the admitted frame, what has come."""
+        return self._filled
 
     @property
     def pending_bytes(self) -> int:

@@ -13,6 +13,7 @@ Versions: see protocol.fetch. Sessions: broker.partition.fetch_session (KIP-227)
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -21,7 +22,8 @@ from broker.partition.fetch_session import FetchContext, SessionPartition
 from broker.partition.partition import Partition
 from broker.partition.purgatory import Waiter
 from broker.request_context import Raw, RequestContext
-from objectstore.errors import NotFound, StoreError
+from broker.response_memory import Grant
+from objectstore.errors import Corrupt, NotFound, StoreError
 from protocol.errors import ErrorCode, KafkaError
 from protocol.fetch import (
     FetchPartitionResponse,
@@ -30,6 +32,9 @@ from protocol.fetch import (
     encode_fetch_response,
 )
 from protocol.primitives import NodeEndpoint
+from s3stream.errors import OffsetOutOfRange
+
+log = logging.getLogger(__name__)
 
 # A fetch that waits for less than this would never get anything that storage has to bring; Kafka's
 # remote reads have the same bound (`remote.fetch.max.wait.ms`).
@@ -74,17 +79,19 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
     reads = [_locate(ctx, wanted, request.replica_id) for wanted in context.partitions()]
     if any(r.partition is not None for r in reads):
         await _confirm(ctx, reads, read_deadline - loop.time())
-    total = await _read_all(reads, max_bytes, request, read_deadline)
-    waiting = [r for r in reads if r.partition is not None]
-    failed = len(waiting) < len(reads)
-    if total < request.min_bytes and not failed and waiting and loop.time() < deadline:
-        waiter = Waiter([r.partition.moved for r in waiting if r.partition is not None])
+    grant = ctx.services.responses.grant()
+    ctx.connection.hold(grant)
+    reading = _Reading(ctx, request, reads, max_bytes, read_deadline, grant)
+    total = await reading.read()
+    waiting = [r.partition for r in reads if r.partition is not None]
+    if waiting and not reading.failed and total < request.min_bytes and loop.time() < deadline:
+        waiter = Waiter([partition.moved for partition in waiting])
         try:
-            while total < request.min_bytes and not any(r.error for r in reads):
+            while total < request.min_bytes and not reading.failed:
                 left = deadline - loop.time()
                 if left <= 0 or not await waiter.wait(left):
                     break
-                total = await _read_all(reads, max_bytes, request, read_deadline)
+                total = await reading.read()
         finally:
             waiter.close()
     return _answer(ctx, context, reads, version)
@@ -150,32 +157,104 @@ async def _confirm(ctx: RequestContext, reads: list[_Read], patience_s: float) -
                 read.partition = None
 
 
-async def _read_all(
-    reads: list[_Read], max_bytes: int, request: FetchRequest, deadline: float
-) -> int:
-    """Read every partition anew; the bytes found."""
-    total = 0
-    for read in reads:
-        partition = read.partition
-        if partition is None:
-            continue
-        read.error = None
+class _Reading:
+    """The partitions of one request, read once and again until there is enough."""
+
+    def __init__(
+        self,
+        ctx: RequestContext,
+        request: FetchRequest,
+        reads: list[_Read],
+        max_bytes: int,
+        deadline: float,
+        grant: Grant,
+    ) -> None:
+        self._ctx = ctx
+        self._request = request
+        self._reads = reads
+        self._max_bytes = max_bytes
+        self._deadline = deadline
+        self._grant = grant
+
+    @property
+    def failed(self) -> bool:
+        """A partition has something to tell at once: an error, or where the logs part."""
+        return any(read.error or read.told.diverging_epoch for read in self._reads)
+
+    async def read(self) -> int:
+        """Read every partition anew, within the memory that there is; the bytes found."""
+        least = 0
+        while True:
+            room = await self._grant.room(self._max_bytes, least, self._deadline)
+            total = await self._read_all(room)
+            if self._grant.settle(total):
+                return total
+            # A batch larger than all that was free: again when there is room for it.
+            least = total
+            for read in self._reads:
+                read.told.records = ()
+                read.size_bytes = 0
+
+    async def _read_all(self, room: int | None) -> int:
+        """room: bytes; None: nothing can be read now, errors and watermarks are told."""
+        total = 0
+        for read in self._reads:
+            if read.partition is not None and read.partition.closed:
+                # While we waited: gone, or led elsewhere, or opened anew.
+                self._locate_anew(read)
+            partition = read.partition
+            if partition is None:
+                continue
+            read.error = None
+            read.told.records = ()
+            read.size_bytes = 0
+            try:
+                _check(partition, read)
+                if read.told.diverging_epoch is None and room is not None:
+                    total += await _read_one(
+                        partition, read, room - total, total, self._request, self._deadline
+                    )
+            except KafkaError as error:
+                read.error = error
+                if read.wanted.fetch_offset > partition.log_end_offset:
+                    await self._confirm_end(read)
+            except OffsetOutOfRange:
+                # The log start moved past it while it was read.
+                read.error = KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
+            except NotFound as error:
+                # What our own index names is gone: only a successor may have dropped it.
+                log.error("%s-%d: %s", partition.topic, partition.index, error)
+                read.error = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
+                await self._confirm_end(read)
+            except Corrupt as error:
+                log.error("%s-%d: %s", partition.topic, partition.index, error)
+                read.error = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
+            except StoreError as error:
+                # Clients ask again, so it would be a line for each of their attempts.
+                log.debug("%s-%d: reading failed: %s", partition.topic, partition.index, error)
+                read.error = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
+            except Exception:
+                # One partition's trouble stays its own.
+                log.exception("%s-%d: reading failed", partition.topic, partition.index)
+                read.error = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
+            read.told.high_watermark = partition.high_watermark
+            read.told.last_stable_offset = partition.last_stable_offset
+            read.told.log_start_offset = partition.log_start_offset
+        return total
+
+    def _locate_anew(self, read: _Read) -> None:
+        found = _locate(self._ctx, read.wanted, self._request.replica_id)
+        read.partition, read.error = found.partition, found.error
+        read.told.records = ()
+        read.size_bytes = 0
+
+    async def _confirm_end(self, read: _Read) -> None:
+        """Before a client is told that nothing is there: a successor may have written it."""
+        patience_s = self._deadline - asyncio.get_running_loop().time()
         try:
-            _check(partition, read)
-            if read.told.diverging_epoch is None:
-                total += await _read_one(
-                    partition, read, max_bytes - total, total, request, deadline
-                )
-        except KafkaError as error:
-            read.error = error
-            read.told.records = ()
-        except (NotFound, StoreError):
-            read.error = KafkaError(ErrorCode.KAFKA_STORAGE_ERROR)
-            read.told.records = ()
-        read.told.high_watermark = partition.high_watermark
-        read.told.last_stable_offset = partition.last_stable_offset
-        read.told.log_start_offset = partition.log_start_offset
-    return total
+            await self._ctx.services.confirmation.confirm_anew(max(patience_s, 0))
+        except (KafkaError, StoreError):
+            read.error = KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
 
 def _check(partition: Partition, read: _Read) -> None:

@@ -68,6 +68,16 @@ NETWORK: tuple[Setting, ...] = (
         kafka_default=NOT_KAFKAS,
     ),
     Setting(
+        "memory.response.bytes",
+        ConfigType.LONG,
+        128 << 20,
+        "Bound on the records of fetch responses from their read until they have left. Who finds no"
+        " room waits, or gets less.",
+        Between(4 << 20),
+        "bytes",
+        kafka_default=NOT_KAFKAS,
+    ),
+    Setting(
         "in.flight.produce.per.connection",
         ConfigType.INT,
         64,

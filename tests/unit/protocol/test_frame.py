@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -123,3 +124,37 @@ def test_small_frames_share_no_memory_with_each_other_or_with_scratch() -> None:
     scratch[:] = bytes(len(scratch))
     one[:] = b"FIRST"
     assert bytes(two) == b"other" and not one.readonly
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 300), max_size=5), min_size=2, max_size=4),
+    st.lists(st.integers(1, 90), min_size=1, max_size=6),
+    st.randoms(use_true_random=False),
+)
+def test_readers_that_share_scratch_do_not_mix_what_they_receive(
+    lengths: list[list[int]], sizes: list[int], rng: Random
+) -> None:
+    scratch = bytearray(64)
+    bodies = [[bytes([n + 1]) * length for length in each] for n, each in enumerate(lengths)]
+    left = [b"".join(map(framed, each)) for each in bodies]
+    readers = [FrameReader(1000, scratch) for _ in bodies]
+    frames: list[list[bytes]] = [[] for _ in bodies]
+    turn = 0
+    while any(left):
+        which = rng.choice([n for n, data in enumerate(left) if data])
+        reader = readers[which]
+        buffer = reader.get_buffer()
+        if rng.random() < 0.2:
+            continue  # the system call brought nothing
+        n = min(len(buffer), sizes[turn % len(sizes)], len(left[which]))
+        turn += 1
+        buffer[:n] = left[which][:n]
+        left[which] = left[which][n:]
+        reader.received(n)
+        # Not all that was received is always taken at once.
+        if rng.random() < 0.5 or reader.pending_bytes > 32:
+            frames[which] += [bytes(frame) for frame in take_all(reader)]
+        reader.put_aside()
+    for which, reader in enumerate(readers):
+        frames[which] += [bytes(frame) for frame in take_all(reader)]
+    assert frames == bodies
