@@ -23,6 +23,7 @@ from objectstore.create import Backoff
 from objectstore.errors import AccessDenied, NotFound, StoreError, StoreUnavailable, Throttled
 from objectstore.store import ObjectStore
 from s3stream.metadata.image import EMPTY_IMAGE, BrokerRegistration, MetadataImage
+from s3stream.metadata.log import Unsnapshot
 from s3stream.metadata.records import (
     BrokerRegistered,
     ClusterCreated,
@@ -53,7 +54,7 @@ CheckStore = Callable[[], Awaitable[None]]
 class Won:
     """A term is ours to write. first: records that its first object must hold.
 
-    image: everything before. unsnapshot: (records, bytes) read since the newest snapshot.
+    image: everything before.
     """
 
     term: int
@@ -63,7 +64,7 @@ class Won:
     incarnation: int
     process: bytes
     first: list[Record]
-    unsnapshot: tuple[int, int]
+    unsnapshot: Unsnapshot
 
 
 class Election:
@@ -196,7 +197,7 @@ class Election:
             ),
             *self._begin(node_id, 0, process),
         ]
-        return Won(0, TERM_WINDOW, EMPTY_IMAGE, node_id, 0, process, first, (0, 0))
+        return Won(0, TERM_WINDOW, EMPTY_IMAGE, node_id, 0, process, first, Unsnapshot())
 
     def _next_term(self, current: Loaded, node_id: int, process: bytes) -> Won:
         image = current.image
@@ -216,7 +217,7 @@ class Election:
             incarnation=incarnation,
             process=process,
             first=[*self._begin(node_id, incarnation, process), *fenced],
-            unsnapshot=(current.records, current.size_bytes),
+            unsnapshot=Unsnapshot(current.records, current.size_bytes, current.terms),
         )
 
     def _begin(self, node_id: int, incarnation: int, process: bytes) -> list[Record]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import NamedTuple
 
 from objectstore.store import ObjectStore
 from wal.config import WalConfig
@@ -31,13 +32,24 @@ _PLANNED_SEQ = 2**63
 
 SNAPSHOT_RECORDS = 1000
 SNAPSHOT_BYTES = 4 << 20
+# Each start leaves a term of a few records, and reading it costs the next start five requests, one
+# after the other.
+SNAPSHOT_TERMS = 16
+
+
+class Unsnapshot(NamedTuple):
+    """What had to be read after the newest snapshot."""
+
+    records: int = 0
+    size_bytes: int = 0
+    terms: int = 0
 
 
 class TermLog:
     """Records of one term, appended by its owner; snapshots in the background.
 
-    image: everything before this term. unsnapshot: (records, bytes) read since the newest
-    snapshot. on_image: called with the old and the new image, in order, for each durable object.
+    image: everything before this term. on_image: called with the old and the new image, in order,
+    for each durable object.
     """
 
     def __init__(
@@ -50,7 +62,7 @@ class TermLog:
         rng: Random,
         on_image: OnImage,
         on_trouble: OnTrouble | None = None,
-        unsnapshot: tuple[int, int] = (0, 0),
+        unsnapshot: Unsnapshot = Unsnapshot(),  # noqa: B008
         snapshot_records: int = SNAPSHOT_RECORDS,
         snapshot_bytes: int = SNAPSHOT_BYTES,
     ) -> None:
@@ -75,7 +87,7 @@ class TermLog:
         self._ahead = 0  # records in `planned` that are not in `image`
         self._planned_n = 0
         self._last: asyncio.Future[int] | None = None
-        self._records, self._bytes = unsnapshot
+        self._records, self._bytes, self._terms = unsnapshot
         self._snapshot_records = snapshot_records
         self._snapshot_bytes = snapshot_bytes
         self._snapshot_due = asyncio.Event()
@@ -86,18 +98,26 @@ class TermLog:
         """Records appended and not durable yet."""
         return self._ahead
 
+    @property
+    def is_ours(self) -> bool:
+        """Nobody was seen to have ended this term, and this writer takes records."""
+        return self._writer.is_open
+
     def append(self, records: Sequence[Record]) -> asyncio.Future[int]:
         """Append records, all in one log object; nothing is awaited.
 
         The future is shared (shield it) and resolves when they are durable and in `image`;
-        raises Fenced where the term was ended by another.
+        raises Fenced where the term was ended by another. Raises Corrupt, and appends nothing,
+        where they cannot follow what was planned.
         """
         assert records
-        self._last = self._writer.append_many((), [encode_record(record) for record in records])
+        planned, n = self.planned, self._planned_n
         for record in records:
-            self._planned_n += 1
-            position = Position(self.term, _PLANNED_SEQ, self._planned_n)
-            self.planned = apply(self.planned, record, position)
+            n += 1
+            planned = apply(planned, record, Position(self.term, _PLANNED_SEQ, n))
+        # Only now: a record that cannot follow would stop every reader of this log, for ever.
+        self._last = self._writer.append_many((), [encode_record(record) for record in records])
+        self.planned, self._planned_n = planned, n
         self._ahead += len(records)
         return self._last
 
@@ -130,7 +150,11 @@ class TermLog:
         self._on_image(before, self.image)
 
     def _check_due(self) -> None:
-        if self._records >= self._snapshot_records or self._bytes >= self._snapshot_bytes:
+        if (
+            self._records >= self._snapshot_records
+            or self._bytes >= self._snapshot_bytes
+            or self._terms >= SNAPSHOT_TERMS
+        ):
             self._snapshot_due.set()
 
     async def run(self) -> None:
@@ -154,7 +178,7 @@ class TermLog:
             self._snapshot_due.clear()
             if self.image.position.term != self.term:
                 continue  # nothing of ours is durable yet; the next record asks again
-            self._records = self._bytes = 0
+            self._records = self._bytes = self._terms = 0
             image = self.image
             name = await write_snapshot(self._store, image, rng=self._rng)
             # The record at the snapshot's place stays: a trim never passes its own checkpoint.

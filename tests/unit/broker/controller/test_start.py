@@ -238,6 +238,20 @@ def test_many_restarts_are_shortened_by_snapshots() -> None:
     asyncio.run(main())
 
 
+def test_a_start_reads_a_few_terms_however_many_starts_there_were() -> None:
+    async def main() -> None:
+        store = new_store()
+        for number in range(60):
+            async with started(new_controller(store, seed=number)) as controller:
+                await controller.finish_failovers(nothing_recovered)
+                for _ in range(200):
+                    await asyncio.sleep(0)
+            loaded = await load(store)
+            assert loaded is not None and loaded.terms <= 16, (number, loaded.terms)
+
+    asyncio.run(main())
+
+
 def test_subscribers_see_every_image_in_order_and_before_the_answer() -> None:
     async def main() -> None:
         seen: list[Sequence[object]] = []

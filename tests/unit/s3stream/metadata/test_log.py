@@ -254,3 +254,18 @@ def test_a_flipped_bit_in_record_or_snapshot_is_found_and_named() -> None:
         assert await load(store) is not None
 
     asyncio.run(main())
+
+
+def test_a_record_that_cannot_follow_is_refused_and_leaves_the_log_as_it_was() -> None:
+    async def main() -> None:
+        store = new_store()
+        async with running(new_log(store, 0, EMPTY_IMAGE)) as log:
+            await create_cluster(log)
+            with pytest.raises(Corrupt, match="given out twice"):
+                log.append([topic(1, 5), topic(2, 5)])
+            assert "topic-1" not in log.planned.topics and log.ahead == 0
+            await log.append([topic(3, 5)])
+        loaded = await load(store)
+        assert loaded is not None and sorted(loaded.image.topics) == ["topic-3"]
+
+    asyncio.run(main())
