@@ -15,7 +15,7 @@ from typing import Protocol
 from uuid import UUID
 
 from objectstore.create import Backoff
-from objectstore.errors import AccessDenied, StoreError, StoreUnavailable, Throttled
+from objectstore.errors import StoreError, StoreUnavailable, Throttled
 from objectstore.store import ObjectStore
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata import records as r
@@ -35,6 +35,7 @@ from wal.keys import wal_log
 from wal.seal import LogEnd, end_log
 
 from . import topics as t
+from .denial import Denial, stop_when_denied
 from .election import Answers, CheckStore, Election, Won
 from .failover import Recover, Recovered, plan_end
 from .membership import Identity
@@ -92,7 +93,7 @@ class Controller:
         self._subscribers: list[Subscriber] = []
         self._log: TermLog | None = None
         self._running: asyncio.Task[None] | None = None
-        self._denied: asyncio.Future[None] | None = None
+        self._denial = Denial()
         self._won: Won | None = None
 
     # What this process is.
@@ -118,6 +119,11 @@ class Controller:
         """PUTs in flight of this incarnation's log."""
         return self.image.incarnations[self.incarnation].window
 
+    @property
+    def owns_term(self) -> bool:
+        """Whether this process decides, as far as it knows; a durable decision proves it."""
+        return self._log is not None and self._log.is_ours
+
     def subscribe(self, subscriber: Subscriber) -> None:
         """Called with the old and the new image, in order, before any answer tells of the new."""
         self._subscribers.append(subscriber)
@@ -133,7 +139,8 @@ class Controller:
             won = await self._election.run()
             self._open_log(won)
             try:
-                await self._durable_or_denied(won.first)
+                # A start that may not write stops; later on a missing permission is waited out.
+                await self._denial.guard(self._first_records(won.first))
             except Fenced as error:
                 # Another process made the cluster first, or ended our term before it began.
                 log.info("lost the term: %s", error)
@@ -161,28 +168,12 @@ class Controller:
         )
         self._running = asyncio.create_task(self._log.run(), name="controller")
 
-    async def _durable_or_denied(self, records: Sequence[r.Record]) -> None:
-        """A start that may not write stops; later on, a missing permission is waited out."""
+    async def _first_records(self, records: Sequence[r.Record]) -> None:
         assert self._log is not None
-        self._denied = asyncio.get_running_loop().create_future()
-        try:
-            durable = asyncio.ensure_future(asyncio.shield(self._log.append(records)))
-            await asyncio.wait((durable, self._denied), return_when=asyncio.FIRST_COMPLETED)
-            if self._denied.done() and not durable.done():
-                durable.cancel()
-                self._denied.result()
-            await durable
-        finally:
-            denied, self._denied = self._denied, None
-            if denied.done():
-                denied.exception()
-            denied.cancel()
+        await asyncio.shield(self._log.append(records))
 
     def _trouble(self, error: StoreError | None) -> None:
-        if isinstance(error, AccessDenied) and self._denied is not None:
-            if not self._denied.done():
-                self._denied.set_exception(error)
-            return
+        self._denial.note("the metadata log", error)
         if self._on_trouble is not None:
             self._on_trouble(error)
 
@@ -389,7 +380,7 @@ class Controller:
         """End the logs of all fenced incarnations and appoint new leaders; durable at the end.
 
         Each step is found done or is done again, so a crash in between costs only time.
-        Raises Corrupt, HoleInLog, KafkaError NOT_CONTROLLER.
+        Raises Corrupt, HoleInLog, AccessDenied, KafkaError NOT_CONTROLLER.
         """
         for state in self.image.unended():
             ended = await end_log(
@@ -398,6 +389,7 @@ class Controller:
                 state.window,
                 self._process,
                 self._rng,
+                on_trouble=stop_when_denied(),
             )
             recovered = await self._patiently(recover, state, ended)
             # Checked again after the awaits: topics may have come and gone meanwhile.

@@ -36,6 +36,7 @@ from wal.errors import HoleInLog, TrimmedAway
 from wal.keys import meta_log
 from wal.seal import end_log
 
+from .denial import is_definite, stop_when_denied
 from .membership import Identity, choose_node_id, process_name, to_ask
 
 log = logging.getLogger(__name__)
@@ -101,9 +102,16 @@ class Election:
         Raises StartRefused, AccessDenied, UnsuitableStore, Corrupt, HoleInLog.
         """
         backoff = Backoff(self._rng)
+        denied = 0
         while True:
             try:
                 won = await self._attempt()
+            except AccessDenied as error:
+                denied += 1
+                if is_definite(error, denied):
+                    raise
+                await asyncio.sleep(backoff.next_s())
+                continue
             except (StoreUnavailable, Throttled) as error:
                 self._tell_trouble(error)
                 await asyncio.sleep(backoff.next_s())
@@ -139,7 +147,7 @@ class Election:
             loaded.image.window,
             process,
             self._rng,
-            on_trouble=_stop_when_denied,
+            on_trouble=stop_when_denied(),
         )
         if not ended.ours:
             return None
@@ -242,9 +250,3 @@ def new_cluster_id(rng: Random) -> str:
         cluster_id = base64.urlsafe_b64encode(rng.randbytes(16)).decode().rstrip("=")
         if not cluster_id.startswith("-"):
             return cluster_id
-
-
-def _stop_when_denied(key: str, error: StoreError) -> None:
-    """A start that may not write must stop and say so, not wait for better permissions."""
-    if isinstance(error, AccessDenied):
-        raise error

@@ -7,7 +7,13 @@ import pytest
 
 from broker.controller import NewTopic, StartRefused
 from objectstore.drivers.memory import MemoryStore
-from objectstore.errors import AccessDenied, Corrupt, StoreUnavailable, UnsuitableStore
+from objectstore.errors import (
+    AccessDenied,
+    BucketMissing,
+    Corrupt,
+    StoreUnavailable,
+    UnsuitableStore,
+)
 from objectstore.store import Chunks
 from s3stream.metadata.tail import load
 from wal.errors import Fenced
@@ -261,5 +267,78 @@ def test_subscribers_see_every_image_in_order_and_before_the_answer() -> None:
             await controller.create_topics([NewTopic("orders")])
             assert seen[-1][1] == controller.image.position
             assert [b for _, b in seen[:-1]] == [a for a, _ in seen[1:]]
+
+    asyncio.run(main())
+
+
+class Moody(ReadOnly):
+    """Refuses the first so many requests of a kind, as MinIO does beside an emptied folder."""
+
+    def __init__(self, kind: str, refusals: int) -> None:
+        super().__init__(lambda: 0)
+        self.kind, self.refusals = kind, refusals
+
+    def _refuse(self, kind: str, key: str) -> None:
+        if self.kind == kind and self.refusals:
+            self.refusals -= 1
+            raise AccessDenied(f"{key}: 403 Forbidden")
+
+    async def create(self, key: str, chunks: Chunks) -> None:
+        self._refuse("create", key)
+        await super().create(key, chunks)
+
+    async def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        self._refuse("get", key)
+        return await super().get_ranges(key, ranges)
+
+
+@pytest.mark.parametrize("kind", ["create", "get"])
+@pytest.mark.parametrize("starts_before", [0, 2])
+def test_a_single_refusal_stops_no_start(kind: str, starts_before: int) -> None:
+    async def main() -> None:
+        store = Moody(kind, 0)
+        for seed in range(starts_before):
+            async with started(new_controller(store, seed=seed)):
+                pass
+        store.refusals = 2
+        async with started(new_controller(store, seed=9)) as controller:
+            await controller.finish_failovers(nothing_recovered)
+            assert controller.image.unended() == []
+        assert store.refusals == 0 or (kind == "get" and not starts_before)
+
+    asyncio.run(main())
+
+
+def test_a_bucket_that_is_missing_stops_the_start_at_the_first_answer() -> None:
+    class Missing(MemoryStore):
+        creates = 0
+
+        async def create(self, key: str, chunks: Chunks) -> None:
+            self.creates += 1
+            raise BucketMissing("there is no bucket 'b': create it")
+
+    async def main() -> None:
+        store = Missing(lambda: 0)
+        with pytest.raises(BucketMissing):
+            await asyncio.wait_for(new_controller(store).start(), 5)
+        assert store.creates == 1
+
+    asyncio.run(main())
+
+
+def test_logs_that_may_not_be_ended_stop_the_start() -> None:
+    class NoLogs(ReadOnly):
+        async def create(self, key: str, chunks: Chunks) -> None:
+            if key.startswith("wal/"):
+                raise AccessDenied(f"{key}: 403 Forbidden")
+            await super().create(key, chunks)
+
+    async def main() -> None:
+        store = NoLogs(lambda: 0)
+        async with started(new_controller(store)):
+            pass
+        async with started(new_controller(store, seed=2)) as controller:
+            with pytest.raises(AccessDenied, match="wal/"):
+                await asyncio.wait_for(controller.finish_failovers(nothing_recovered), 10)
 
     asyncio.run(main())
