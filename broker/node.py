@@ -28,10 +28,12 @@ from broker.controller.answering import broker_answers
 from broker.coordinator import GroupConfig, GroupCoordinator
 from objectstore.create import Backoff
 from objectstore.errors import Corrupt, StoreError, StoreUnavailable, Throttled
+from objectstore.layers import LayeredStore
 from objectstore.probe import check_conditional_create
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
 from objectstore.wrappers.meter import MeterStore, RequestMeter
+from objectstore.wrappers.priority import Priority
 from protocol.errors import KafkaError
 from s3stream.block_cache import BlockCache
 from s3stream.disk_cache import DiskCache
@@ -96,9 +98,9 @@ class Node:
         self.config = config
         self.environment = environment
         self.metrics = BrokerMetrics()
-        self.meter = RequestMeter()
+        self._stores, self.meter = _by_priority(environment.store)
         self.trouble = Trouble()
-        self.store: ObjectStore = MeterStore(environment.store, self.meter)
+        self.store = self._stores[Priority.READ]
         self.pool = MemoryPool(config.int("memory.request.bytes"))
         self.server = Server(
             environment.network,
@@ -123,7 +125,8 @@ class Node:
         self._block_cache: BlockCache | None = None
         self._leading: Leading | None = None
         self._maintenance: Maintenance | None = None
-        self._upkeep: asyncio.Task[None] | None = None
+        self._upkeep: Upkeep | None = None
+        self._upkeep_task: asyncio.Task[None] | None = None
         self._recovery_numbers: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -143,6 +146,16 @@ class Node:
     def services(self) -> Services:
         assert self._services is not None, "not started"
         return self._services
+
+    @property
+    def block_cache(self) -> BlockCache:
+        assert self._block_cache is not None, "not started"
+        return self._block_cache
+
+    @property
+    def upkeep(self) -> Upkeep:
+        assert self._upkeep is not None, "not started"
+        return self._upkeep
 
     @property
     def is_ready(self) -> bool:
@@ -181,7 +194,7 @@ class Node:
         )
         self._ports = ports
         self._controller = controller = Controller(
-            self.store,
+            self._stores[Priority.WAL],
             Identity(
                 node_id=config.optional_int("node.id"),
                 take_over=config.flag("take.over"),
@@ -214,6 +227,8 @@ class Node:
             rng=env.rng,
             now_ms=env.now_ms,
             block_cache=self._block_cache,
+            wal_store=self._stores[Priority.WAL],
+            upload_store=self._stores[Priority.UPLOAD],
             on_trouble=lambda error: self.trouble.tell("the write-ahead log", error),
             on_upload_trouble=lambda error: self.trouble.tell("data objects", error, blocks=False),
         )
@@ -287,15 +302,21 @@ class Node:
 
     def _start_upkeep(self, controller: Controller, storage: StreamStorage) -> None:
         env = self.environment
-        runner = merge_runner(
-            self.config, self.store, uri=env.merge_uri, settings=env.merge_settings, rng=env.rng
-        )
-        upkeep = Upkeep(
-            storage, controller, self.config, runner=runner, decides=lambda: True, rng=env.rng
+        store = self._stores[Priority.COMPACTION]
+        self._upkeep = upkeep = Upkeep(
+            storage,
+            controller,
+            self.config,
+            runner=merge_runner(
+                self.config, store, uri=env.merge_uri, settings=env.merge_settings, rng=env.rng
+            ),
+            decides=lambda: controller.owns_term,
+            store=store,
+            rng=env.rng,
         )
         controller.subscribe(upkeep.image_changed)
         self._spawn(upkeep.run(), "upkeep")
-        self._upkeep = self._tasks[-1]
+        self._upkeep_task = self._tasks[-1]
 
     def _topic_defaults(self) -> TopicDefaults:
         return TopicDefaults(
@@ -357,8 +378,8 @@ class Node:
         """Answer what was received, make it durable, leave a short log behind."""
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
-        if self._upkeep is not None:
-            self._upkeep.cancel()  # a merge is not worth waiting for
+        if self._upkeep_task is not None:
+            self._upkeep_task.cancel()  # a merge is not worth waiting for
         await self.server.drain(min(DRAIN_S, deadline_s / 2))
         self.groups.close()
         if self._leading is not None:
@@ -394,6 +415,17 @@ class Node:
         for task in tasks:
             if not task.cancelled():
                 task.exception()
+
+
+def _by_priority(store: ObjectStore) -> tuple[dict[Priority, ObjectStore], RequestMeter]:
+    """The store for each class of requests, and what counts them all.
+
+    A store without layers is the same for all classes.
+    """
+    if isinstance(store, LayeredStore):
+        return {one: store.at(one) for one in Priority}, store.meter
+    metered = MeterStore(store, RequestMeter())
+    return dict.fromkeys(Priority, metered), metered.meter
 
 
 def advertised(config: BrokerConfig, ports: dict[str, int]) -> tuple[Endpoint, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from .node import Node
 
 
@@ -56,6 +59,8 @@ def register_metrics(node: Node) -> None:
         ],
     )  # fmt: skip
     register_store_metrics(node)
+    register_cache_metrics(node)
+    register_upkeep_metrics(node)
 
 
 def register_store_metrics(node: Node) -> None:
@@ -71,4 +76,76 @@ def register_store_metrics(node: Node) -> None:
     node.metrics.register_value(
         "headwater_store_request_dollars_total", "counter", "What they cost at AWS list prices.",
         lambda: node.meter.snapshot().dollars,
+    )  # fmt: skip
+
+
+def register_cache_metrics(node: Node) -> None:
+    """The block cache, in memory and on disk."""
+    cache = node.block_cache
+    value = node.metrics.register_value
+    value(
+        "headwater_block_cache_bytes", "gauge", "Blocks in memory that readers can hit.",
+        lambda: float(cache.cached_bytes),
+    )  # fmt: skip
+    value(
+        "headwater_block_cache_held_bytes", "gauge",
+        "Blocks in memory, with those evicted that responses still hold.",
+        lambda: float(cache.live_bytes),
+    )  # fmt: skip
+    _register_counters(node, "headwater_block_cache", "Block cache", cache.counters)
+    if cache.disk is not None:
+        _register_counters(node, "headwater_disk_cache", "Disk cache", cache.disk.counters)
+
+
+def _register_counters(node: Node, prefix: str, what: str, counters: DataclassInstance) -> None:
+    for field in fields(counters):
+        name = field.name
+
+        def read(name: str = name) -> float:
+            return float(getattr(counters, name))
+
+        meaning = f"{what}: {name.replace('_', ' ')}."
+        node.metrics.register_value(f"{prefix}_{name}_total", "counter", meaning, read)
+
+
+def register_upkeep_metrics(node: Node) -> None:
+    """Merging and deletion."""
+    value, collector, compactor = (
+        node.metrics.register_value,
+        node.upkeep.collector,
+        node.upkeep.compactor,
+    )
+    value(
+        "headwater_collector_deleted_objects_total", "counter", "Objects deleted as garbage.",
+        lambda: float(collector.deleted_objects),
+    )  # fmt: skip
+    value(
+        "headwater_collector_deleted_bytes_total", "counter", "Bytes of those objects.",
+        lambda: float(collector.deleted_bytes),
+    )  # fmt: skip
+    value(
+        "headwater_collector_rounds_total", "counter", "Rounds of deletion that were ended.",
+        lambda: float(collector.rounds_done),
+    )  # fmt: skip
+    value(
+        "headwater_collector_rounds_abandoned_total", "counter", "Rounds that deleted nothing.",
+        lambda: float(collector.rounds_abandoned),
+    )  # fmt: skip
+    if compactor is None:
+        return
+    value(
+        "headwater_space_amplification", "gauge", "Bytes stored for each byte that is alive.",
+        compactor.space_amplification,
+    )  # fmt: skip
+    value(
+        "headwater_compaction_merges_total", "counter", "Merges of data objects.",
+        lambda: float(compactor.merges),
+    )  # fmt: skip
+    value(
+        "headwater_compaction_bytes_total", "counter", "Bytes of records written by merges.",
+        lambda: float(compactor.merged_bytes),
+    )  # fmt: skip
+    value(
+        "headwater_compaction_failures_total", "counter", "Merges that were put off.",
+        lambda: float(compactor.failures),
     )  # fmt: skip

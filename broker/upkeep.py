@@ -57,7 +57,8 @@ class _Rounds:
 class Upkeep:
     """decides: whether this process owns the controller's term now.
 
-    runner: where merges are done; None: not at all.
+    runner: where merges are done; None: not at all. store: the bucket at a low priority, for
+    rounds; None: that of `storage`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Upkeep:
         runner: MergeRunner | None,
         decides: Callable[[], bool],
         rng: Random,
+        store: ObjectStore | None = None,
     ) -> None:
         self._decides = decides
         self._image_changed = asyncio.Event()
@@ -78,7 +80,7 @@ class Upkeep:
         self.reporter = Reporter(
             storage.registry, storage.object_writer, append=storage.append_control
         )
-        self.collector = Collector(storage.store, _Rounds(rounds), rng=rng)
+        self.collector = Collector(store or storage.store, _Rounds(rounds), rng=rng)
         self.rounds = Rounds(
             self.collector, interval_s=config.int("collector.round.interval.ms") / 1000, rng=rng
         )

@@ -98,6 +98,11 @@ class BlockCache:
         self._closed = False
 
     @property
+    def disk(self) -> DiskCache | None:
+        """The second level."""
+        return self._disk
+
+    @property
     def cached_bytes(self) -> int:
         """What readers can hit."""
         return self._cached_bytes

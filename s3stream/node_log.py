@@ -57,7 +57,8 @@ class StreamStorage:
     block_cache: of uploaded objects; made here, in memory only, when none is given.
     on_trouble: the log's store trouble (None: over), for readiness and back-off.
     on_upload_trouble: the same of uploads, which nobody waits for while there is memory.
-    upload_store: the same bucket at a lower priority, for uploads and read-ahead.
+    store: for what clients wait for. wal_store, upload_store: the same bucket at other
+    priorities, for the log itself, and for uploads and read-ahead.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class StreamStorage:
         block_cache: BlockCache | None = None,
         on_trouble: OnTrouble | None = None,
         on_upload_trouble: OnTrouble | None = None,
+        wal_store: ObjectStore | None = None,
         upload_store: ObjectStore | None = None,
     ) -> None:
         self.store = store
@@ -88,7 +90,7 @@ class StreamStorage:
         self.cache = LogCache(config.log_cache_bytes)
         self._streams: dict[int, Stream] = {}
         self.wal = LogWriter(
-            store,
+            wal_store or store,
             wal_log(incarnation),
             window,
             config.wal,

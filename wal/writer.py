@@ -182,6 +182,11 @@ class LogWriter:
         return self._fenced
 
     @property
+    def is_open(self) -> bool:
+        """Takes appends: not fenced, closed or stopped, as far as is known."""
+        return self._fenced is None and not self._closing and not self._stopped.is_set()
+
+    @property
     def trim(self) -> int:
         return self._trim
 

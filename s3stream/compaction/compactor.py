@@ -66,6 +66,7 @@ class Compactor:
         self._wake = asyncio.Event()
         # Objects that were found damaged: nothing is built on them, and no merge tried again.
         self._corrupt: dict[str, None] = {}
+        self._amplification = 1.0
         self.merges = 0
         self.merged_bytes = 0
         self.failures = 0
@@ -75,8 +76,11 @@ class Compactor:
         self._wake.set()
 
     def space_amplification(self) -> float:
-        """For the metric: bytes stored for each byte that the open streams still have."""
-        return space_amplification(self._uses())
+        """For the metric: bytes stored for each byte that the open streams still have.
+
+        As of the last look at what there is, which each change of the history asks for.
+        """
+        return self._amplification
 
     async def run(self) -> None:
         """Raises Fenced or LogClosed when the log ends; a store's trouble is waited out."""
@@ -98,7 +102,9 @@ class Compactor:
 
     async def compact_once(self) -> bool:
         """One merge; False where there is nothing to do. Raises StoreError."""
-        plan = plan_compaction(self._uses(), self._config)
+        uses = self._uses()
+        self._amplification = space_amplification(uses)
+        plan = plan_compaction(uses, self._config)
         if plan is None:
             return False
         names = [
