@@ -1,9 +1,14 @@
+<<<<<<< ours
 """A connection with a transport of our own: order, memory, patience, endings."""
+=======
+"""A connection's answers: in order, together where they can be, never after their time."""
+>>>>>>> theirs
 
 from __future__ import annotations
 
 import asyncio
 import struct
+<<<<<<< ours
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -553,3 +558,238 @@ def test_whatever_happens_memory_comes_back_and_answers_stay_in_order(seed: int)
         broker.nothing_is_held()
 
     run(body)
+=======
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+from broker.connection import Connection, ConnectionLimits, Outcome, WhenDone
+from broker.memory_pool import MemoryPool
+from wal.durable_future import DurableFuture
+
+Answer = Callable[[memoryview], Outcome]
+
+
+class Wire(asyncio.Transport):
+    """What the connection wrote, one item for each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.writes.append(bytes(data))
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        self.writes.append(b"".join(map(bytes, list_of_data)))
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return ("10.0.0.1", 4711) if name == "peername" else default
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+class Rig:
+    """A connection whose requests are answered by a function of their frame."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.wire = Wire()
+        self.pool = MemoryPool(64 << 20)
+        limits = ConnectionLimits(max_frame_bytes=1 << 20, idle_s=600, max_in_flight=64)
+        self._answer = answer
+        self.connection = Connection(
+            "CLIENT", self, self.pool, limits, lambda _: True, lambda _: None
+        )
+        self.connection.connection_made(self.wire)
+
+    async def handle(self, connection: Connection, frame: memoryview) -> Outcome:
+        return self._answer(frame)
+
+    def send(self, *frames: bytes) -> None:
+        data = b"".join(struct.pack(">i", len(one)) + one for one in frames)
+        buffer = self.connection.get_buffer(-1)
+        buffer[: len(data)] = data
+        self.connection.buffer_updated(len(data))
+
+    async def end(self) -> None:
+        self.connection.abort()
+        await self.connection.wait_closed()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(main)
+
+
+def test_requests_that_become_durable_together_are_answered_in_order_by_one_write() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        durable = DurableFuture(loop=loop)
+
+        def answer(frame: memoryview) -> Outcome:
+            return WhenDone([durable], loop.time() + 60, lambda: [bytes(frame)])
+
+        rig = Rig(answer)
+        rig.send(b"one", b"two", b"three")
+        await settle()
+        assert rig.wire.writes == []
+        durable.resolve(1)
+        await settle()
+        assert rig.wire.writes == [b"onetwothree"]
+        assert rig.pool.used_bytes == 0
+        await rig.end()
+
+    run(main())
+
+
+def test_an_answer_that_is_ready_waits_for_the_one_before_it() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        futures = {b"a": DurableFuture(loop=loop), b"b": DurableFuture(loop=loop)}
+
+        def answer(frame: memoryview) -> Outcome:
+            name = bytes(frame)
+            if name in futures:
+                return WhenDone([futures[name]], loop.time() + 60, lambda: [name])
+            return [name]
+
+        rig = Rig(answer)
+        rig.send(b"a", b"now", b"b")
+        futures[b"b"].resolve(2)
+        await settle()
+        assert rig.wire.writes == []
+        futures[b"a"].resolve(1)
+        await settle()
+        assert b"".join(rig.wire.writes) == b"anowb"
+        await rig.end()
+
+    run(main())
+
+
+def test_an_answer_waits_for_all_of_its_futures() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        one, two = DurableFuture(loop=loop), DurableFuture(loop=loop)
+        rig = Rig(lambda _: WhenDone([one, two], loop.time() + 60, lambda: [b"both"]))
+        rig.send(b"x")
+        await settle()
+        one.resolve(1)
+        await settle()
+        assert rig.wire.writes == []
+        two.resolve(2)
+        await settle()
+        assert rig.wire.writes == [b"both"]
+        await rig.end()
+
+    run(main())
+
+
+def test_what_is_not_done_at_its_deadline_is_answered_then_and_only_once() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        durable = DurableFuture(loop=loop)
+        asked: list[bool] = []
+        called = asyncio.Event()
+
+        def finish() -> list[Any]:
+            asked.append(durable.done())
+            called.set()
+            return [b"late"]
+
+        rig = Rig(lambda _: WhenDone([durable], loop.time() + 0.01, finish))
+        rig.send(b"x")
+        await called.wait()
+        durable.resolve(1)
+        await settle()
+        assert (asked, rig.wire.writes) == ([False], [b"late"])
+        await rig.end()
+
+    run(main())
+
+
+def test_a_later_request_with_an_earlier_deadline_does_not_wait_for_the_first() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        durable = DurableFuture(loop=loop)
+        deadlines = {b"a": 60.0, b"b": 0.01}
+        finished: list[bytes] = []
+        called = asyncio.Event()
+
+        def answer(frame: memoryview) -> Outcome:
+            name = bytes(frame)
+
+            def finish() -> list[Any]:
+                finished.append(name)
+                called.set()
+                return [name]
+
+            return WhenDone([durable], loop.time() + deadlines[name], finish)
+
+        rig = Rig(answer)
+        rig.send(b"a", b"b")
+        await called.wait()
+        await settle()
+        assert finished == [b"b"]
+        assert rig.wire.writes == []  # its turn comes behind the first
+        durable.resolve(1)
+        await settle()
+        assert b"".join(rig.wire.writes) == b"ab"
+        await rig.end()
+
+    run(main())
+
+
+def test_a_closed_connection_leaves_nothing_on_the_futures_and_gives_its_memory_back() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        durable = DurableFuture(loop=loop)
+        finished: list[int] = []
+
+        def finish() -> list[Any]:
+            finished.append(1)
+            return [b"x"]
+
+        rig = Rig(lambda _: WhenDone([durable], loop.time() + 60, finish))
+        rig.send(b"x", b"y")
+        await settle()
+        assert rig.pool.used_bytes == 2
+        await rig.end()
+        assert rig.pool.used_bytes == 0
+        assert not durable._callbacks
+        durable.resolve(1)
+        await settle()
+        assert (finished, rig.wire.writes) == ([], [])
+
+    run(main())
+
+
+def test_a_failing_finish_closes_the_connection() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        durable = DurableFuture(loop=loop)
+
+        def finish() -> list[Any]:
+            raise ValueError("a bug")
+
+        rig = Rig(lambda _: WhenDone([durable], loop.time() + 60, finish))
+        rig.send(b"x")
+        await settle()
+        durable.resolve(1)
+        await settle()
+        assert rig.wire.closed
+        await rig.end()
+
+    run(main())
+>>>>>>> theirs
