@@ -1,4 +1,5 @@
-"""Random lives of a broker's streams: appends, uploads, trims, drops, rounds, crashes anywhere.
+"""Random lives of a broker's streams: appends (large ones too), uploads, merges, trims, drops,
+closings, rounds of deletion, crashes anywhere.
 
 After every take-over each stream holds exactly a prefix of what was appended to it, byte for byte,
 that covers all that was acknowledged; its sums and producer state are those of its batches.
@@ -13,9 +14,15 @@ from random import Random
 from typing import TypeVar
 
 import pytest
+from msgspec.structs import replace as msgspec_replace
 
 from objectstore.errors import StoreError
 from objectstore.wrappers.retry import RetryConfig, RetryStore
+from protocol.record_batch import assign, parse_header
+from s3stream.batches import entry_of
+from s3stream.compaction import CompactionConfig
+from s3stream.compaction.compactor import Compactor
+from s3stream.compaction.worker import InProcessRunner
 from s3stream.config import S3StreamConfig
 from s3stream.control import Report, encode_control
 from s3stream.entries import ZERO_SUM, StreamEntry
@@ -53,6 +60,14 @@ TINY = S3StreamConfig(
     block_cache_bytes=1 << 20,
     wal=WalConfig(object_max_bytes=1500, latency_target_s=0.01),
 )
+TINY_MERGES = CompactionConfig(
+    fan_in=3,
+    base_tier_bytes=4 << 10,
+    max_object_bytes=64 << 10,
+    own_object_bytes=8 << 10,
+    own_object_max_bytes=16 << 10,
+    requests_per_s=1000.0,
+)
 
 
 @dataclass
@@ -60,7 +75,7 @@ class Written:
     """What was done to one stream, in order."""
 
     batches: list[tuple[int, int, bytes, int]] = field(default_factory=list)
-    """(base offset, last offset, bytes, sequence)"""
+    """(base offset, last offset, bytes, sequence or -1)"""
     acknowledged: int = 0
     trimmed: int = 0
     trim_asked: int = 0
@@ -84,6 +99,9 @@ class World:
         self.deleted = 0
         self.storages: list[StreamStorage] = []
         self.largest_pinned = 0
+        self.merges = 0
+        self.large = 0
+        self.closings = 0
 
     async def live(self, for_s: float) -> None:
         """One incarnation: take over, work, die."""
@@ -111,6 +129,9 @@ class World:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.collect(life, mine))
             tasks.create_task(self.trim_and_drop(life, streams))
+            tasks.create_task(self.compact(life))
+            tasks.create_task(self.produce_large(life, streams))
+            tasks.create_task(self.close_and_open(life, mine, streams))
             for _ in range(3):
                 tasks.create_task(self.produce(life, streams))
             tasks.create_task(self.read(streams))
@@ -164,13 +185,14 @@ class World:
         assert (kept[-1][1] + 1 if kept else 0) == stream.high_watermark
         # What was never acknowledged and is not in the log was never written.
         written.batches = kept
-        written.sequence = kept[-1][3] + 1 if kept else 0
+        sequences = [one[3] for one in kept if one[3] >= 0]
+        written.sequence = sequences[-1] + 1 if sequences else 0
         written.trimmed = written.trim_asked = stream.start_offset
         expected = b"".join(one[2] for one in kept if one[1] >= stream.start_offset)
         found = await self.patiently(lambda: read_all(stream, self.rng.choice((1, 700, 1 << 30))))
         assert bytes(found) == expected
         self.check_sums(entry, written)
-        newest = [(b[3], b[3], b[0], b[1]) for b in kept[-5:]]
+        newest = [(b[3], b[3], b[0], b[1]) for b in kept if b[3] >= 0][-5:]
         if newest:
             assert [one[:4] for one in entry.producers[7].batches] == newest
 
@@ -217,6 +239,68 @@ class World:
                 await future
                 assert stream.high_watermark > entry.last_offset
                 written.acknowledged = max(written.acknowledged, entry.last_offset + 1)
+
+    async def produce_large(self, life: Life, streams: dict[int, Stream]) -> None:
+        """A batch in an object of its own, which gets its offset once that is written."""
+        rng = self.rng
+        for _ in range(rng.randrange(8)):
+            await asyncio.sleep(rng.choice((0.05, 0.3)))
+            if not streams:
+                return
+            stream = rng.choice(list(streams.values()))
+            early = make_entry(stream, records=2, value=bytes(rng.choice((1500, 4000))))
+            with await life.storage.admit(early.size_bytes, own=True):
+                reference = await life.storage.write_large_batch(early)
+                if stream.closing or streams.get(stream.stream_id) is not stream:
+                    life.storage.forget_large_batch(reference)
+                    continue
+                batch = bytearray(early.buffer)
+                assign(batch, stream.next_offset, stream.epoch)
+                view = memoryview(batch)
+                entry = entry_of(stream.stream_id, view, parse_header(view))
+                future = stream.append(msgspec_replace(entry, reference=reference))
+                self.streams[stream.stream_id].batches.append(
+                    (entry.base_offset, entry.last_offset, bytes(view), -1)
+                )
+            await future
+            self.large += 1
+            written = self.streams[stream.stream_id]
+            written.acknowledged = max(written.acknowledged, entry.last_offset + 1)
+
+    async def compact(self, life: Life) -> None:
+        storage, rng = life.storage, Random(self.rng.random())
+        runner = InProcessRunner(self.store, TINY_MERGES, rng=rng)
+        compactor = Compactor(
+            storage.registry, storage.numbers, storage.reader, runner, TINY_MERGES,
+            append=storage.append_control, rng=rng,
+        )  # fmt: skip
+        for _ in range(self.rng.randrange(20)):
+            await asyncio.sleep(self.rng.choice((0.1, 1.0)))
+            try:
+                self.merges += await compactor.compact_once()
+            except StoreError as error:
+                assert "simulated" in str(error), error
+
+    async def close_and_open(self, life: Life, mine: int, streams: dict[int, Stream]) -> None:
+        for _ in range(self.rng.randrange(3)):
+            await asyncio.sleep(self.rng.choice((0.2, 2.0)))
+            if not streams:
+                return
+            stream_id = self.rng.choice(list(streams))
+            del streams[stream_id]
+            await life.storage.close_streams([stream_id])
+            written = self.streams[stream_id]
+            if written.drop_asked:
+                continue
+            written.epoch += 1
+            wanted = [(stream_id, written.epoch, (1, mine, stream_id))]
+            (streams[stream_id],) = await life.storage.open_streams(wanted)
+            await self.check_open(streams[stream_id])
+            self.closings += 1
+
+    async def check_open(self, stream: Stream) -> None:
+        expected = self.streams[stream.stream_id].batches
+        assert (expected[-1][1] + 1 if expected else 0) == stream.high_watermark
 
     async def create(self, life: Life, streams: dict[int, Stream]) -> None:
         if len(self.streams) >= 9:
@@ -324,4 +408,7 @@ def test_the_lives_do_what_they_are_for() -> None:
     assert sum(world.checks for world in worlds) > 40
     assert sum(world.deleted for world in worlds) > 50
     assert sum(one.uploader.uploads for world in worlds for one in world.storages) > 20
+    assert sum(world.merges for world in worlds) > 10
+    assert sum(world.large for world in worlds) > 10
+    assert sum(world.closings for world in worlds) > 3
     assert TINY.log_cache_bytes / 2 < max(world.largest_pinned for world in worlds)
