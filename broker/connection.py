@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,9 +26,6 @@ from .memory_pool import MemoryPool, Ticket
 from .response_memory import Grant
 
 log = logging.getLogger(__name__)
-
-# Answers that are ready together leave by one system call, up to about so many bytes.
-WRITE_BYTES = 64 * 1024
 
 
 class CloseConnection(Exception):
@@ -42,20 +39,7 @@ class Deferred:
     finish: Coroutine[Any, Any, list[Buffer] | None]
 
 
-@dataclass(slots=True, frozen=True)
-class WhenDone:
-    """An answer that is there once all of `until` are done, or at `deadline` (loop time).
-
-    until: at least one, each once. finish: called once then, gives the buffers; it does not
-    suspend, so that a request that waits costs no task.
-    """
-
-    until: Sequence[asyncio.Future[Any]]
-    deadline: float
-    finish: Callable[[], list[Buffer] | None]
-
-
-Outcome = list[Buffer] | Deferred | WhenDone | None
+Outcome = list[Buffer] | Deferred | None
 
 
 class Handler(Protocol):
@@ -87,15 +71,9 @@ class ConnectionLimits:
 
 
 class _Answer:
-<<<<<<< ours
     """A place in the order of answers. grants: memory that goes back when it has left."""
 
     __slots__ = ("buffers", "close", "done", "grants", "request_bytes", "size_bytes")
-=======
-    """A place in the order of answers. connection: who is told when the wait is over."""
-
-    __slots__ = ("buffers", "close", "connection", "done", "missing", "size_bytes", "when_done")
->>>>>>> theirs
 
     def __init__(self, request_bytes: int) -> None:
         self.request_bytes = request_bytes
@@ -103,7 +81,6 @@ class _Answer:
         self.done = False
         self.close = False
         self.buffers: list[Buffer] | None = None
-<<<<<<< ours
         self.grants: tuple[Grant, ...] = ()
 
     def release(self) -> None:
@@ -111,30 +88,6 @@ class _Answer:
         for grant in self.grants:
             grant.release()
         self.grants = ()
-=======
-        self.connection: Connection | None = None
-        self.when_done: WhenDone | None = None
-        self.missing = 0
-
-    def wait(self, connection: Connection, when_done: WhenDone) -> None:
-        self.connection = connection
-        self.when_done = when_done
-        self.missing = len(when_done.until)
-        for future in when_done.until:
-            future.add_done_callback(self._landed)
-
-    def _landed(self, _: asyncio.Future[Any]) -> None:
-        self.missing -= 1
-        if not self.missing and self.connection is not None:
-            self.connection.waited(self)
-
-    def forget(self) -> None:
-        """Wait no more: the futures keep nothing of this alive."""
-        if self.when_done is not None:
-            for future in self.when_done.until:
-                future.remove_done_callback(self._landed)
-        self.connection = self.when_done = None
->>>>>>> theirs
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -173,16 +126,8 @@ class Connection(asyncio.BufferedProtocol):
         self._leaving: list[_Answer] = []
         self._unsent_bytes = 0
         self._wake = asyncio.Event()
-<<<<<<< ours
         # In the order in which they began: a set has none.
         self._deferred: dict[asyncio.Task[None], Deferred] = {}
-=======
-        self._slot = asyncio.Event()
-        self._deferred: set[asyncio.Task[None]] = set()
-        # For the answers that wait: fires at the first deadline, if any still waits then.
-        self._deadline: asyncio.TimerHandle | None = None
-        self._write_soon: asyncio.Handle | None = None
->>>>>>> theirs
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reserved_frame = 0
@@ -384,28 +329,14 @@ class Connection(asyncio.BufferedProtocol):
                         return
                     self._wake.clear()
                     await self._wake.wait()
-<<<<<<< ours
                 frame, request_bytes = self._frames.popleft()
                 self._current = answer = _Answer(request_bytes)
-=======
-                while len(self._answers) >= self._limits.max_in_flight:
-                    self._slot.clear()
-                    await self._slot.wait()
-                frame, size_bytes = self._frames.popleft()
-                if self._reading_paused:
-                    self._pump()
-                answer = _Answer(size_bytes)
->>>>>>> theirs
                 self._answers.append(answer)
                 self._pump()
                 outcome = await self._handler.handle(self, frame)
                 self._current = None
                 del frame
-                if isinstance(outcome, WhenDone):
-                    if not self._closed:
-                        answer.wait(self, outcome)
-                        self._watch_deadline(outcome.deadline)
-                elif isinstance(outcome, Deferred):
+                if isinstance(outcome, Deferred):
                     task = self._loop.create_task(self._finish_deferred(answer, outcome))
                     self._deferred[task] = outcome
                     task.add_done_callback(self._deferred_done)
@@ -434,45 +365,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._answered(answer, buffers)
 
-<<<<<<< ours
     def _close_after_answers(self, answer: _Answer) -> None:
-=======
-    def waited(self, answer: _Answer) -> None:
-        """What the answer waited for is done, or its time is over."""
-        when_done = answer.when_done
-        assert when_done is not None
-        answer.connection = answer.when_done = None
-        try:
-            buffers = when_done.finish()
-        except Exception:
-            log.exception("closing %s:%s", self.client_host, self.client_port)
-            self.abort()
-            return
-        self._answered(answer, buffers)
-
-    def _watch_deadline(self, deadline: float) -> None:
-        if self._deadline is not None:
-            if self._deadline.when() <= deadline:
-                return
-            self._deadline.cancel()
-        self._deadline = self._loop.call_at(deadline, self._deadline_passed)
-
-    def _deadline_passed(self) -> None:
-        self._deadline = None
-        now = self._loop.time()
-        for answer in list(self._answers):
-            when_done = answer.when_done
-            if when_done is None:
-                continue
-            if when_done.deadline <= now:
-                answer.forget()
-                answer.when_done = when_done
-                self.waited(answer)
-            else:
-                self._watch_deadline(when_done.deadline)
-
-    def _close_after_answers(self) -> None:
->>>>>>> theirs
         """Answers that are owed to earlier requests still leave, then the connection closes."""
         answer.close = True
         self._answered(answer, None)
@@ -482,36 +375,15 @@ class Connection(asyncio.BufferedProtocol):
             answer.release()
             return
         answer.done = True
-<<<<<<< ours
         if buffers is not None:
             answer.buffers = buffers
             answer.size_bytes = sum(map(len, buffers))
             self._unsent_bytes += answer.size_bytes
         self._write_ready()
-=======
-        # Not at once: what becomes durable together is answered together.
-        if self._write_soon is None and self._answers and self._answers[0].done:
-            self._write_soon = self._loop.call_soon(self._write_ready)
->>>>>>> theirs
 
     def _write_ready(self) -> None:
-        if self._write_soon is not None:
-            self._write_soon.cancel()
-            self._write_soon = None
-        close = False
-        while not close and self._answers and self._answers[0].done and not self._write_paused:
-            close = self._write_some()
-        if close or (self._draining and not self._answers and not self._frames):
-            self.close()
-
-    def _write_some(self) -> bool:
-        """Answers that are ready, about WRITE_BYTES of them; whether to close behind them."""
-        buffers: list[Buffer] = []
-        size_bytes = 0
-        close = False
-        while self._answers and self._answers[0].done and size_bytes < WRITE_BYTES and not close:
+        while self._answers and self._answers[0].done and not self._write_paused:
             answer = self._answers.popleft()
-<<<<<<< ours
             self._pool.release(self.client_host, answer.request_bytes)
             self._unsent_bytes -= answer.size_bytes
             if answer.buffers is not None and self._transport is not None:
@@ -532,21 +404,6 @@ class Connection(asyncio.BufferedProtocol):
         self._wake.set()
         if self._draining and not self._answers and not self._frames:
             self.close()
-=======
-            self._pool.release(self.client_host, answer.size_bytes)
-            if answer.buffers is not None:
-                buffers += answer.buffers
-                size_bytes += sum(map(len, answer.buffers))
-            close = answer.close
-        if buffers and self._transport is not None and not self._closed:
-            self._last_active = self._loop.time()
-            if size_bytes < WRITE_BYTES:
-                self._transport.write(buffers[0] if len(buffers) == 1 else b"".join(buffers))
-            else:
-                self._transport.writelines(buffers)
-        self._slot.set()
-        return close
->>>>>>> theirs
 
     def _leaves_slowly(self, answer: _Answer) -> None:
         self._leaving.append(answer)
@@ -599,22 +456,12 @@ class Connection(asyncio.BufferedProtocol):
         reserved += [answer.request_bytes for answer in self._answers]
         self._reserved_frame = 0
         self._frames.clear()
-<<<<<<< ours
         for answer in self._answers:
             answer.release()
         self._answers.clear()
         for size_bytes in reserved:
             if size_bytes:
                 self._pool.release(self.client_host, size_bytes)
-=======
-        while self._answers:
-            answer = self._answers.popleft()
-            answer.forget()
-            self._pool.release(self.client_host, answer.size_bytes)
-        for handle in (self._deadline, self._write_soon):
-            if handle is not None:
-                handle.cancel()
->>>>>>> theirs
         current = asyncio.current_task(self._loop)
         for task in [self._task, *self._deferred]:
             if task is not None and task is not current:
