@@ -4,7 +4,7 @@
     begin       a record in the metadata log; each live incarnation answers by a report in its log
     gather      the reports as they become durable; what ended logs still hold
     decide      see `garbage`
-    end         a record; then the deletions, and unfinished uploads of ended incarnations
+    end         a record; then the deletions, and unfinished uploads that their makers gave up
 
 A collector that crashes or sleeps at any of these points does no harm: before the end nothing was
 deleted, and after it only what is garbage for ever. A round that its collector left open is
@@ -24,7 +24,7 @@ from objectstore.create import Backoff
 from objectstore.errors import NotFound, StoreError
 from objectstore.store import ObjectStore, UploadInfo
 from wal.format import Kind, ObjectHeader, ObjectIndex, read_header, read_index
-from wal.keys import DATA_PREFIX, parse_data_key, wal_log
+from wal.keys import DATA_PREFIX, wal_log
 from wal.parallel import each_of
 from wal.survey import survey
 
@@ -42,6 +42,8 @@ HEADERS_AT_ONCE = 32
 READS_AT_ONCE = 16
 # About 20 MB of keys; what is left is listed by the next round.
 CANDIDATES_AT_MOST = 100_000
+# About 10 MB; a few for each start of a broker.
+SEALS_REMEMBERED = 100_000
 POLL_BASE_S = 0.05
 POLL_CAP_S = 5.0
 
@@ -62,11 +64,14 @@ class RoundLog(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RoundResult:
+    """listed_all: the next round lists from the beginning again."""
+
     candidates: int
     deleted: int
     deleted_bytes: int
     aborted_uploads: int
     abandoned: bool
+    listed_all: bool = True
 
 
 @dataclass(slots=True)
@@ -99,6 +104,8 @@ class Collector:
         self._at_most = candidates_at_most
         self._patience_s = patience_s
         self._listed_to = {DATA_PREFIX: "", WAL_PREFIX: ""}
+        # They stay for ever, so each is looked into once.
+        self._seals: dict[str, None] = {}
         self.rounds_done = 0
         self.rounds_abandoned = 0
         self.deleted_objects = 0
@@ -247,9 +254,8 @@ class Collector:
             await self._store.delete([one.key for one in doomed[first : first + DELETE_AT_ONCE]])
         aborted = 0
         for upload in uploads:
-            maker = parse_data_key(upload.key)
-            state = None if maker is None else current.after.incarnations.get(maker[0])
-            if state is not None and state.ended is not None:
+            # Listed before the round and settled by its report: nobody will complete it.
+            if current.is_settled(upload.key):
                 await self._store.abort_upload(upload)
                 aborted += 1
         self.rounds_done += 1
@@ -258,17 +264,23 @@ class Collector:
         self.deleted_bytes += deleted_bytes
         if doomed:
             log.info("deleted %d objects, %d bytes", len(doomed), deleted_bytes)
-        return RoundResult(candidates, len(doomed), deleted_bytes, aborted, False)
+        listed_all = not any(self._listed_to.values())
+        return RoundResult(candidates, len(doomed), deleted_bytes, aborted, False, listed_all)
 
     async def _without_seals(self, doomed: Sequence[Candidate]) -> list[Candidate]:
         """A seal is found by its header alone: a void one may lie among the data it never ended."""
 
         async def is_data(one: Candidate) -> bool:
             try:
-                return (await read_header(self._store, one.key)).kind is Kind.LOG
+                if (await read_header(self._store, one.key)).kind is Kind.LOG:
+                    return True
             except NotFound:
                 return False
+            if len(self._seals) < SEALS_REMEMBERED:
+                self._seals[one.key] = None
+            return False
 
+        doomed = [one for one in doomed if one.key not in self._seals]
         small = [one for one in doomed if one.may_be_seal]
         data = dict(zip(small, await each_of(is_data, small, HEADERS_AT_ONCE), strict=True))
         return [one for one in doomed if data.get(one, True)]
@@ -311,7 +323,8 @@ class Rounds:
                 await asyncio.sleep(backoff.next_s(self._interval_s))
                 continue
             backoff = Backoff(self._rng, 1.0)
-            self._owed = max(self._owed, owed if result.abandoned else owed - 1)
+            done = result.listed_all and not result.abandoned
+            self._owed = max(self._owed, owed - 1 if done else owed)
             self._settle()
 
     def _settle(self, *, all_of_it: bool = False) -> None:

@@ -130,6 +130,10 @@ class Round:
         """What images and ended logs name."""
         self.named.update(keys)
 
+    def is_settled(self, key: str) -> bool:
+        """Its maker referred to it, or gave it up, before it answered this round."""
+        return _settled(key, self._makers)
+
     def garbage(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """[] for an abandoned round. All reports must be in."""
         if self.abandoned:

@@ -69,6 +69,11 @@ def test_each_occasion_is_worth_two_rounds_and_then_all_is_quiet() -> None:
         for _ in range(6):
             await clock.advance(601)
         assert counted.rounds >= 9, "an abandoned round is held again"
+        before = counted.rounds
+        counted.result = RoundResult(0, 0, 0, 0, False, listed_all=False)
+        for _ in range(6):
+            await clock.advance(601)
+        assert counted.rounds >= before + 5, "what is left to be listed is listed"
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

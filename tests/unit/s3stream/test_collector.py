@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
+from unittest.mock import patch
 from uuid import UUID
 
 import pytest
@@ -303,6 +304,10 @@ def test_seals_among_old_data_and_the_end_are_never_deleted() -> None:
         cluster.state(0, fenced=True, ended=End(4, b""))
         await cluster.collector.run_round()
         assert await cluster.keys(log.prefix) == [log.key(2), log.end_key]
+        with patch.object(cluster.store, "get_ranges", wraps=cluster.store.get_ranges) as read:
+            await cluster.collector.run_round()
+        looked_at = [call.args[0] for call in read.call_args_list]
+        assert log.key(2) not in looked_at, "it stays a seal"
 
     in_cluster(scenario)
 
@@ -318,6 +323,20 @@ def test_unfinished_uploads_of_ended_incarnations_are_aborted_and_no_others() ->
         left = await cluster.store.list_uploads("data/")
         assert [one.key for one in left] == [data_key(1, 5)]
         await alive.abort()
+
+    in_cluster(scenario)
+
+
+def test_an_unfinished_upload_that_its_living_maker_gave_up_is_aborted() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        node = await cluster.start(0)
+        numbers = [node.numbers.draw() for _ in range(3)]
+        for number in numbers:
+            await cluster.store.start_upload(data_key(0, number))
+        node.numbers.settle(numbers[:2])
+        assert (await cluster.collector.run_round()).aborted_uploads == 2
+        left = await cluster.store.list_uploads("data/")
+        assert [one.key for one in left] == [data_key(0, 2)]
 
     in_cluster(scenario)
 
@@ -376,8 +395,9 @@ def test_listing_goes_on_where_the_last_round_stopped() -> None:
             written = await node.object_writer.write_records(Kind.DATA, [entry(1, batch(0))])
             node.numbers.settle([written.number])
         cluster.collector = Collector(cluster.store, cluster, rng=Random(1), candidates_at_most=4)
-        deleted = [(await cluster.collector.run_round()).deleted for _ in range(3)]
-        assert deleted == [4, 4, 2]
+        results = [await cluster.collector.run_round() for _ in range(3)]
+        assert [one.deleted for one in results] == [4, 4, 2]
+        assert [one.listed_all for one in results] == [False, False, True]
 
     in_cluster(scenario)
 
