@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from crc32c import crc32c
@@ -64,7 +63,6 @@ _ATTRIBUTES = struct.Struct(">h")
 _TIMESTAMP = struct.Struct(">q")
 _OFFSET = struct.Struct(">q")
 _EPOCH = struct.Struct(">i")
-_SUM_TERM = struct.Struct(">qqiIi")
 assert _HEADER.size == HEADER_SIZE
 
 
@@ -190,19 +188,3 @@ def clear_log_append_time(buf: bytearray | memoryview) -> None:
     (attributes,) = _ATTRIBUTES.unpack_from(buf, _ATTRIBUTES_POSITION)
     _ATTRIBUTES.pack_into(buf, _ATTRIBUTES_POSITION, attributes & ~LOG_APPEND_TIME_BIT)
     seal_crc(buf)
-
-
-def sum128(header: BatchHeader) -> int:
-    """This batch's term in a stream's proof sum; callers add terms modulo 2**128.
-
-    A mix, so that two faults do not cancel each other: BLAKE2b-128 of base offset, last offset,
-    batch length, CRC and leader epoch, big endian.
-    """
-    term = _SUM_TERM.pack(
-        header.base_offset,
-        header.last_offset,
-        header.batch_length,
-        header.crc,
-        header.leader_epoch,
-    )
-    return int.from_bytes(blake2b(term, digest_size=16).digest(), "big")

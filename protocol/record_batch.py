@@ -31,7 +31,6 @@ from protocol.batch_header import (
     parse_header,
     seal_crc,
     set_log_append_time,
-    sum128,
 )
 from protocol.produced_batch import (
     RefusedBatch,
@@ -71,6 +70,5 @@ __all__ = [
     "parse_header",
     "seal_crc",
     "set_log_append_time",
-    "sum128",
     "timestamp_fault",
 ]

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import struct
-
 import pytest
 from crc32c import crc32c
 from hypothesis import given
@@ -18,7 +16,6 @@ from protocol.record_batch import (
     iter_headers,
     parse_header,
     set_log_append_time,
-    sum128,
 )
 from protocol.records import Record, decode_records, encode_batch
 
@@ -105,21 +102,3 @@ def test_damaged_runs_raise_nothing_but_value_error(
 def test_a_header_cut_short_says_so() -> None:
     with pytest.raises(ValueError, match="61 bytes"):
         parse_header(b"short")
-
-
-def test_the_proof_term_depends_on_each_field_that_it_covers() -> None:
-    header = parse_header(encode_batch(RECORDS))
-    others = [
-        header._replace(base_offset=1),
-        header._replace(last_offset_delta=9),
-        header._replace(batch_length=9),
-        header._replace(crc=9),
-        header._replace(leader_epoch=9),
-    ]
-    terms = {sum128(h) for h in [header, *others]}
-    assert len(terms) == 6 and all(0 <= term < 2**128 for term in terms)
-
-
-def test_the_proof_term_never_changes_between_releases() -> None:
-    raw = struct.pack(">qiibIhiqqqhii", 5, 100, 7, 2, 0xDEADBEEF, 0, 3, 0, 0, -1, -1, -1, 4)
-    assert sum128(parse_header(raw)) == 0x2E69E2818323EA961332A5367A1BD11B

@@ -174,3 +174,11 @@ def test_a_damaged_block_is_not_served() -> None:
             await read_blocks(store, "k", index, [0, 1])
 
     asyncio.run(main())
+
+
+def test_the_proof_sum_never_changes_and_covers_each_field() -> None:
+    fields = (5, 7, 112, 0xDEADBEEF, 2)
+    assert batch_sum(*fields) == 0x4C8A63A0028FA2DA8D9EDEF0FB51F425
+    for place in range(5):
+        other = [one + (n == place) for n, one in enumerate(fields)]
+        assert batch_sum(*other) != batch_sum(*fields)
