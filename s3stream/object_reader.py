@@ -86,8 +86,19 @@ class ObjectReader:
         Raises NotFound naming the key: the caller confirms that it leads, and looks again where
         its ranges lie. Raises Corrupt: what is stored is not what was written, or has a hole.
         """
+        return (await self.read_run(stream_id, ranges, offset, end_offset, max_bytes))[0]
+
+    async def read_run(
+        self,
+        stream_id: int,
+        ranges: Sequence[ObjectRange],
+        offset: int,
+        end_offset: int,
+        max_bytes: int,
+    ) -> tuple[list[memoryview], int]:
+        """As `read_stream`; (batches, offset behind them: `offset` where there are none)."""
         if offset >= end_offset:
-            return []
+            return [], offset
         chosen = _choose_ranges(stream_id, ranges, offset, end_offset, max_bytes)
         pieces = await self._pieces(stream_id, chosen, offset, end_offset, max_bytes)
         blocks = await self._read_blocks(pieces, self._store)
@@ -229,7 +240,7 @@ class ObjectReader:
         offset: int,
         end_offset: int,
         max_bytes: int,
-    ) -> list[memoryview]:
+    ) -> tuple[list[memoryview], int]:
         out: list[memoryview] = []
         budget = max_bytes
         expected = -1  # base offset of the next batch, once the first was found
@@ -263,7 +274,7 @@ class ObjectReader:
                 break
             if expected != piece.end_offset:
                 raise _hole(stream_id, key, max(offset, expected), None)
-        return out
+        return out, max(offset, expected)
 
     def _first_position(self, stream_id: int, offset: int, piece: _Piece) -> int:
         """Where in the range to begin looking for `offset`: at a batch at or before it."""

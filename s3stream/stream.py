@@ -134,19 +134,21 @@ class Stream:
                 break
             batches = self._cached.read(position, end, left)
             if batches is None:
-                batches = await self._fetch_stored(position, end, left, first=not found)
+                batches, position = await self._fetch_stored(position, end, left, first=not found)
             elif found and (len(batches[0]) > left or _next_offset(batches[0]) > end):
                 break
+            else:
+                position = _next_offset(batches[-1])
             if not batches:
                 break
             found += batches
             left -= sum(map(len, batches))
-            position = _next_offset(batches[-1])
         return found
 
     async def _fetch_stored(
         self, offset: int, end_offset: int, max_bytes: int, *, first: bool
-    ) -> list[memoryview]:
+    ) -> tuple[list[memoryview], int]:
+        """(batches, offset behind them)."""
         for attempt in range(3):
             cached_from = self._cached.first_offset
             until = end_offset
@@ -157,14 +159,14 @@ class Stream:
                 self._check_in_range(offset)
                 raise Corrupt(f"stream {self.stream_id}: nothing is stored for offset {offset}")
             if not first and max_bytes <= 0:
-                return []
+                return [], offset
             try:
-                batches = await self._reader.read_stream(
+                batches, next_offset = await self._reader.read_run(
                     self.stream_id, ranges, offset, until, max_bytes
                 )
                 if not batches and first:
                     # The batch with `offset` goes on beyond the end that was asked for.
-                    batches = await self._reader.read_stream(
+                    batches, next_offset = await self._reader.read_run(
                         self.stream_id, ranges, offset, ranges[-1].end_offset, 1
                     )
             except NotFound:
@@ -173,15 +175,15 @@ class Stream:
                     raise
                 continue
             if not batches or (not first and len(batches[0]) > max_bytes):
-                return []
+                return [], offset
             self._read_ahead.note_read(
                 self.stream_id,
                 offset,
-                _next_offset(batches[-1]),
+                next_offset,
                 sum(map(len, batches)),
                 self._stored_from,
             )
-            return batches
+            return batches, next_offset
         raise AssertionError("unreachable")
 
     def _stored_from(self, offset: int) -> list[ObjectRange]:
@@ -296,12 +298,6 @@ class _Span:
         self.max_timestamp = max_timestamp
 
 
-def _next_offset(batches: memoryview) -> int:
-    """Behind the last batch of a run."""
-    size = len(batches)
-    header = parse_header(batches)
-    if header.size_bytes == size:
-        return header.next_offset
-    for _, one in iter_headers(batches):
-        header = one
-    return header.next_offset
+def _next_offset(batch: memoryview) -> int:
+    """Behind the one batch of a view out of the log cache."""
+    return parse_header(batch).next_offset
