@@ -245,11 +245,20 @@ class Minio:
 
     def delete_bucket(self, name: str) -> None:
         """With everything in it."""
+        import botocore.exceptions
+
         client = self.client()
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
-            for one in page.get("Contents", []):
-                client.delete_object(Bucket=name, Key=one["Key"])
-        client.delete_bucket(Bucket=name)
+        while True:
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+                for one in page.get("Contents", []):
+                    client.delete_object(Bucket=name, Key=one["Key"])
+            try:
+                client.delete_bucket(Bucket=name)
+                return
+            except botocore.exceptions.ClientError as error:
+                # Somebody writes into it all the time.
+                if error.response["Error"]["Code"] != "BucketNotEmpty":
+                    raise
 
     def client(self) -> Any:
         import boto3
