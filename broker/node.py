@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from broker.api.handlers import HANDLERS
 from broker.config import BrokerConfig
 from broker.controller import Controller, Identity, Recovered, TopicDefaults
 from broker.controller.answering import broker_answers
+from broker.controller.denial import Denial
 from broker.coordinator import GroupConfig, GroupCoordinator
 from objectstore.create import Backoff
 from objectstore.errors import Corrupt, StoreError, StoreUnavailable, Throttled
@@ -100,6 +101,7 @@ class Node:
         self.metrics = BrokerMetrics()
         self._stores, self.meter = _by_priority(environment.store)
         self.trouble = Trouble()
+        self._denial = Denial()
         self.store = self._stores[Priority.READ]
         self.pool = MemoryPool(config.int("memory.request.bytes"))
         self.server = Server(
@@ -176,7 +178,8 @@ class Node:
     async def start(self) -> None:
         """Serve clients when it returns. Raises AddressInUse, StartRefused, StoreError, Fenced."""
         try:
-            await self._start()
+            # Without a permission that it needs a start would wait for ever, and tell nobody.
+            await self._denial.guard(self._start())
         except KafkaError as error:
             await self.abort()
             # A decision that this start needs met the end of its term: we were replaced already.
@@ -229,8 +232,8 @@ class Node:
             block_cache=self._block_cache,
             wal_store=self._stores[Priority.WAL],
             upload_store=self._stores[Priority.UPLOAD],
-            on_trouble=lambda error: self.trouble.tell("the write-ahead log", error),
-            on_upload_trouble=lambda error: self.trouble.tell("data objects", error, blocks=False),
+            on_trouble=lambda error: self._met("the write-ahead log", error),
+            on_upload_trouble=lambda error: self._met("data objects", error, blocks=False),
         )
         self._spawn(storage.run(), "storage")
         confirmation = Confirmation(storage, config.int("broker.session.timeout.ms") / 1000)
@@ -270,7 +273,7 @@ class Node:
         )
         self._dispatcher = Dispatcher(services, HANDLERS)
         register_metrics(self)
-        await self._raise_early_failure()
+        raise_first(self._tasks)
         self._serving.set()
 
     async def _open_disk_cache(self, controller: Controller) -> DiskCache | None:
@@ -341,6 +344,10 @@ class Node:
         opened = {one: Position(*entries[one].appointment) for one in sorted(entries)}
         return Recovered(opened, blobs[0])
 
+    def _met(self, part: str, error: StoreError | None, *, blocks: bool = True) -> None:
+        self._denial.note(part, error)
+        self.trouble.tell(part, error, blocks=blocks)
+
     def _config_changed(self, old: MetadataImage, new: MetadataImage) -> None:
         if old.configs is not new.configs:
             self._apply_config(new)
@@ -359,20 +366,14 @@ class Node:
     def _spawn(self, coroutine: object, name: str) -> None:
         self._tasks.append(asyncio.create_task(coroutine, name=name))  # type: ignore[arg-type]
 
-    async def _raise_early_failure(self) -> None:
-        for task in self._tasks:
-            if task.done():
-                await task
-
     # -- running and ending
 
     async def run(self) -> None:
         """Until a part ends, which is an error, or the caller cancels. Raises Fenced."""
-        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            await task
-        names = sorted(task.get_name() for task in done)
-        raise AssertionError(f"ended by themselves: {names}")
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        raise_first(self._tasks)
+        ended = [task.get_name() for task in self._tasks if task.done()]
+        raise AssertionError(f"ended by themselves: {ended}")
 
     async def close(self, deadline_s: float = 6.0) -> None:
         """Answer what was received, make it durable, leave a short log behind."""
@@ -415,6 +416,14 @@ class Node:
         for task in tasks:
             if not task.cancelled():
                 task.exception()
+
+
+def raise_first(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Raise what parts ended with, if any did: `Fenced` first, the rest may follow from it."""
+    ended = [task for task in tasks if task.done() and not task.cancelled()]
+    errors = [error for task in ended if (error := task.exception()) is not None]
+    for error in sorted(errors, key=lambda error: not isinstance(error, Fenced)):
+        raise error
 
 
 def _by_priority(store: ObjectStore) -> tuple[dict[Priority, ObjectStore], RequestMeter]:
