@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,6 +26,9 @@ from .memory_pool import MemoryPool, Ticket
 from .response_memory import Grant
 
 log = logging.getLogger(__name__)
+
+# Small answers that are ready together leave by one system call, up to about so many bytes.
+WRITE_BYTES = 64 * 1024
 
 
 class CloseConnection(Exception):
@@ -39,7 +42,20 @@ class Deferred:
     finish: Coroutine[Any, Any, list[Buffer] | None]
 
 
-Outcome = list[Buffer] | Deferred | None
+@dataclass(slots=True, frozen=True)
+class WhenDone:
+    """An answer that is there once all of `until` are done, or at `deadline` (loop time).
+
+    until: at least one, each once. finish: called once then, gives the buffers; it does not
+    suspend, so that a request that waits costs no task.
+    """
+
+    until: Sequence[asyncio.Future[Any]]
+    deadline: float
+    finish: Callable[[], list[Buffer] | None]
+
+
+Outcome = list[Buffer] | Deferred | WhenDone | None
 
 
 class Handler(Protocol):
@@ -71,9 +87,22 @@ class ConnectionLimits:
 
 
 class _Answer:
-    """A place in the order of answers. grants: memory that goes back when it has left."""
+    """A place in the order of answers. grants: memory that goes back when it has left.
 
-    __slots__ = ("buffers", "close", "done", "grants", "request_bytes", "size_bytes")
+    connection: who is told when the wait for `when_done` is over.
+    """
+
+    __slots__ = (
+        "buffers",
+        "close",
+        "connection",
+        "done",
+        "grants",
+        "missing",
+        "request_bytes",
+        "size_bytes",
+        "when_done",
+    )
 
     def __init__(self, request_bytes: int) -> None:
         self.request_bytes = request_bytes
@@ -82,8 +111,31 @@ class _Answer:
         self.close = False
         self.buffers: list[Buffer] | None = None
         self.grants: tuple[Grant, ...] = ()
+        self.connection: Connection | None = None
+        self.when_done: WhenDone | None = None
+        self.missing = 0
+
+    def wait(self, connection: Connection, when_done: WhenDone) -> None:
+        self.connection = connection
+        self.when_done = when_done
+        self.missing = len(when_done.until)
+        for future in when_done.until:
+            future.add_done_callback(self._landed)
+
+    def _landed(self, _: asyncio.Future[Any]) -> None:
+        self.missing -= 1
+        if not self.missing and self.connection is not None:
+            self.connection.waited(self)
+
+    def forget(self) -> None:
+        """Wait no more: the futures keep nothing of this alive."""
+        if self.when_done is not None:
+            for future in self.when_done.until:
+                future.remove_done_callback(self._landed)
+        self.connection = self.when_done = None
 
     def release(self) -> None:
+        self.forget()
         self.buffers = None
         for grant in self.grants:
             grant.release()
@@ -126,6 +178,9 @@ class Connection(asyncio.BufferedProtocol):
         self._leaving: list[_Answer] = []
         self._unsent_bytes = 0
         self._wake = asyncio.Event()
+        # For the answers that wait: fires at the first deadline, if any still waits then.
+        self._deadline: asyncio.TimerHandle | None = None
+        self._write_soon: asyncio.Handle | None = None
         # In the order in which they began: a set has none.
         self._deferred: dict[asyncio.Task[None], Deferred] = {}
         self._task: asyncio.Task[None] | None = None
@@ -336,7 +391,11 @@ class Connection(asyncio.BufferedProtocol):
                 outcome = await self._handler.handle(self, frame)
                 self._current = None
                 del frame
-                if isinstance(outcome, Deferred):
+                if isinstance(outcome, WhenDone):
+                    if not self._closed:
+                        answer.wait(self, outcome)
+                        self._watch_deadline(outcome.deadline)
+                elif isinstance(outcome, Deferred):
                     task = self._loop.create_task(self._finish_deferred(answer, outcome))
                     self._deferred[task] = outcome
                     task.add_done_callback(self._deferred_done)
@@ -365,6 +424,40 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._answered(answer, buffers)
 
+    def waited(self, answer: _Answer) -> None:
+        """What the answer waited for is done, or its time is over."""
+        when_done = answer.when_done
+        assert when_done is not None
+        answer.connection = answer.when_done = None
+        try:
+            buffers = when_done.finish()
+        except Exception:
+            log.exception("closing %s:%s", self.client_host, self.client_port)
+            self.abort()
+        else:
+            self._answered(answer, buffers)
+
+    def _watch_deadline(self, deadline: float) -> None:
+        if self._deadline is not None:
+            if self._deadline.when() <= deadline:
+                return
+            self._deadline.cancel()
+        self._deadline = self._loop.call_at(deadline, self._deadline_passed)
+
+    def _deadline_passed(self) -> None:
+        self._deadline = None
+        now = self._loop.time()
+        for answer in list(self._answers):
+            when_done = answer.when_done
+            if when_done is None:
+                continue
+            if when_done.deadline <= now:
+                answer.forget()
+                answer.when_done = when_done
+                self.waited(answer)
+            else:
+                self._watch_deadline(when_done.deadline)
+
     def _close_after_answers(self, answer: _Answer) -> None:
         """Answers that are owed to earlier requests still leave, then the connection closes."""
         answer.close = True
@@ -379,9 +472,15 @@ class Connection(asyncio.BufferedProtocol):
             answer.buffers = buffers
             answer.size_bytes = sum(map(len, buffers))
             self._unsent_bytes += answer.size_bytes
-        self._write_ready()
+        # Not at once: what becomes durable together is answered together.
+        if self._write_soon is None and self._answers[0].done:
+            self._write_soon = self._loop.call_soon(self._write_ready)
 
     def _write_ready(self) -> None:
+        if self._write_soon is not None:
+            self._write_soon.cancel()
+            self._write_soon = None
+        self._write_small()
         while self._answers and self._answers[0].done and not self._write_paused:
             answer = self._answers.popleft()
             self._pool.release(self.client_host, answer.request_bytes)
@@ -404,6 +503,27 @@ class Connection(asyncio.BufferedProtocol):
         self._wake.set()
         if self._draining and not self._answers and not self._frames:
             self.close()
+
+    def _write_small(self) -> None:
+        """The answers that are ready, as far as nothing hangs on when each one leaves: in one
+        piece.
+        """
+        buffers: list[Buffer] = []
+        size_bytes = 0
+        while self._answers and size_bytes < WRITE_BYTES and not self._write_paused:
+            answer = self._answers[0]
+            if not answer.done or answer.grants or answer.close or not answer.buffers:
+                break
+            if answer.size_bytes >= WRITE_BYTES:
+                break
+            self._answers.popleft()
+            self._pool.release(self.client_host, answer.request_bytes)
+            self._unsent_bytes -= answer.size_bytes
+            buffers += answer.buffers
+            size_bytes += answer.size_bytes
+        if buffers and self._transport is not None:
+            self._last_active = self._loop.time()
+            self._transport.write(b"".join(buffers))
 
     def _leaves_slowly(self, answer: _Answer) -> None:
         self._leaving.append(answer)
@@ -448,8 +568,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._closed:
             return
         self._closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for handle in (self._timer, self._deadline, self._write_soon):
+            if handle is not None:
+                handle.cancel()
         self._current = None
         self._forget_memory()
         reserved = [self._reserved_frame, *(size for _, size in self._frames)]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from objectstore.store import Buffer
@@ -17,8 +18,8 @@ from protocol.header import RequestHeader, decode_request_header, encode_respons
 from protocol.produce import decode_produce
 
 from .api.errors import error_response
-from .connection import CloseConnection, Connection, Deferred, Outcome
-from .request_context import Later, Raw, RequestContext
+from .connection import CloseConnection, Connection, Deferred, Outcome, WhenDone
+from .request_context import Later, LaterDone, Raw, RequestContext
 from .services import Services
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ class Dispatcher:
                 "request %s v%s of %s failed", header.api_key, header.api_version, header.client_id
             )
             result = self._error(header, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, str(error)))
+        if isinstance(result, LaterDone):
+            finish = partial(self._finish_now, header, result.finish, started)
+            return WhenDone(result.until, result.deadline, finish)
         if isinstance(result, Later):
             return Deferred(self._finish(header, result, started))
         metrics.request_answered(header.api_key, asyncio.get_running_loop().time() - started)
@@ -90,6 +94,15 @@ class Dispatcher:
         self, header: RequestHeader, later: Later, started: float
     ) -> list[Buffer] | None:
         result = await later.finish
+        self._services.metrics.request_answered(
+            header.api_key, asyncio.get_running_loop().time() - started
+        )
+        return self._encode(header, result)
+
+    def _finish_now(
+        self, header: RequestHeader, finish: Callable[[], Raw], started: float
+    ) -> list[Buffer] | None:
+        result = finish()
         self._services.metrics.request_answered(
             header.api_key, asyncio.get_running_loop().time() - started
         )

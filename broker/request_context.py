@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -91,3 +93,15 @@ class Later:
     """
 
     finish: Any
+
+
+@dataclass(slots=True, frozen=True)
+class LaterDone:
+    """The same without a task: there once all of `until` are done, or at `deadline` (loop time).
+
+    until: at least one, each once. finish: called once then, gives the body.
+    """
+
+    until: Sequence[asyncio.Future[Any]]
+    deadline: float
+    finish: Callable[[], Raw]

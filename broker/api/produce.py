@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from uuid import UUID
 
 from broker.connection import CloseConnection
 from broker.leadership import endpoint_of, leader_node, partition_image
 from broker.partition.partition import Partition, PendingAppend
-from broker.request_context import Later, Raw, RequestContext
+from broker.request_context import Later, LaterDone, Raw, RequestContext
 from objectstore.errors import StoreError
 from protocol import record_batch
 from protocol.errors import ErrorCode, KafkaError, MalformedFrame
@@ -60,7 +61,9 @@ _FOUND_BEFORE_THE_LOG = frozenset(
 Waiting = list[tuple[ProducePartitionResponse, asyncio.Future[int]]]
 
 
-async def handle(ctx: RequestContext, request: ProduceRequest, version: int) -> Later | Raw | None:
+async def handle(
+    ctx: RequestContext, request: ProduceRequest, version: int
+) -> Later | LaterDone | Raw | None:
     """Sequence every batch, then answer when all are durable or the time is over."""
     if version < 3:
         raise MalformedFrame(f"Produce version {version} is not served")
@@ -100,7 +103,9 @@ async def handle(ctx: RequestContext, request: ProduceRequest, version: int) -> 
     if not doubtful and all(future.done() for _, future in waiting):
         _settle(waiting)
         return _encode(version, topics, hints)
-    return Later(_finish(ctx, version, topics, waiting, doubtful, hints, deadline))
+    if doubtful:
+        return Later(_confirm_and_finish(ctx, version, topics, waiting, doubtful, hints, deadline))
+    return LaterDone(_futures(waiting), deadline, partial(_finish, version, topics, waiting, hints))
 
 
 async def _admit(ctx: RequestContext, request: ProduceRequest, deadline: float) -> Admission | None:
@@ -255,7 +260,22 @@ def _settle(waiting: Waiting) -> None:
         told.base_offset = told.log_append_time_ms = told.log_start_offset = -1
 
 
-async def _finish(
+def _futures(waiting: Waiting) -> list[asyncio.Future[int]]:
+    # One future for each log object, so there are few; a dict, since a set has no order.
+    return list(dict.fromkeys(future for _, future in waiting))
+
+
+def _finish(
+    version: int,
+    topics: list[ProduceTopicResponse],
+    waiting: Waiting,
+    hints: dict[int, NodeEndpoint],
+) -> Raw:
+    _settle(waiting)
+    return _encode(version, topics, hints)
+
+
+async def _confirm_and_finish(
     ctx: RequestContext,
     version: int,
     topics: list[ProduceTopicResponse],
@@ -264,15 +284,11 @@ async def _finish(
     hints: dict[int, NodeEndpoint],
     deadline: float,
 ) -> Raw:
-    if doubtful:
-        await _confirm(ctx, doubtful, deadline)
+    await _confirm(ctx, doubtful, deadline)
     left = deadline - asyncio.get_running_loop().time()
-    # One future for each log object, so there are few; a dict, since a set has no order.
-    futures = list(dict.fromkeys(future for _, future in waiting))
-    if futures:
-        await asyncio.wait(futures, timeout=max(left, 0))
-    _settle(waiting)
-    return _encode(version, topics, hints)
+    if waiting:
+        await asyncio.wait(_futures(waiting), timeout=max(left, 0))
+    return _finish(version, topics, waiting, hints)
 
 
 async def _confirm(
