@@ -108,6 +108,11 @@ class Cluster:
     def process_at(self, host: str) -> Process:
         return self.processes[int(host.removeprefix("h")) - 1]
 
+    def named(self, node: str) -> Process | None:
+        """By node name; None for what is no process."""
+        number = node.removeprefix("p")
+        return self.processes[int(number) - 1] if number.isdigit() else None
+
     def may_be_stale(self, host: str, asked_at: float) -> bool:
         """Whether an answer from there, to a request sent then, may tell of the past: its process
         was replaced, and its last confirmation (a PUT sent before) has not run out."""

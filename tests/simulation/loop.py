@@ -111,6 +111,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
     ) -> None:
         super().__init__()
         self.rng = Random(seed)
+        self.on_record: Callable[[float, str], None] | None = None
         self.steps = 0
         self._numbered = 0
         self.unhandled: list[dict[str, Any]] = []
@@ -201,6 +202,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
     def record(self, event: str) -> None:
         """Add what happened to the trace."""
         self._hash.update(f"{self._now_s!r} {event}\n".encode())
+        if self.on_record is not None:
+            self.on_record(self._now_s, event)
 
     @property
     def trace(self) -> str:

@@ -211,10 +211,15 @@ class WholeReader(Reader):
             self.history.check_whole(self._place(key), batches, self.starts[key])
 
     def note(self, key: tuple[str, int], records: memoryview) -> None:
+        found = self.batches[key]
         for _, header in iter_headers(records):
-            found = self.batches[key]
-            if not found or header.base_offset >= found[-1][1]:
-                found.append((header.base_offset, header.last_offset + 1))
+            if found and header.base_offset < found[-1][1]:
+                continue
+            if header.base_offset > (found[-1][1] if found else self.starts[key]):
+                # Retention went by while this was reading, as `out_of_range` has made sure.
+                found.clear()
+                self.starts[key] = header.base_offset
+            found.append((header.base_offset, header.last_offset + 1))
 
     async def _bound(self, key: tuple[str, int], timestamp: int) -> int:
         while True:

@@ -12,6 +12,7 @@ over all that happened.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import Counter
 from collections.abc import Coroutine
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from wal.keys import parse_log
 
 from .admin import Admin, Churn, Trimmer
 from .checkers import History, Violation
-from .cluster import Cluster
+from .cluster import Cluster, Process
 from .loop import SimulatedLoop
 from .network import SimulatedNetwork
 from .readers import Committer, Reader, WholeReader
@@ -76,8 +77,10 @@ class Simulation:
         self.history = History(self.loop)
         self.fired: Counter[str] = Counter()
         self.world = World(self.loop, self.cluster, self.history, asyncio.Event())
+        self._dice = self._random()
         self._armed = False
         self._visits = 0
+        self.strike_done = False
 
     def run(self) -> Outcome:
         with self.cluster.small():
@@ -122,7 +125,7 @@ class Simulation:
         return (
             self.history.counted["acknowledged"] >= LEAST_ACKNOWLEDGED
             and fired >= LEAST_FAULTS
-            and (self.strike is None or bool(self.struck))
+            and (self.strike is None or self.strike_done)
         )
 
     async def _build(self) -> tuple[list[Topic], list[Coroutine[Any, Any, None]]]:
@@ -153,14 +156,16 @@ class Simulation:
 
     async def _chaos(self) -> None:
         rng, cluster = self.rng, self.cluster
+        calm_at = self.loop.time() + 2 * LEAST_S
         while True:
-            await asyncio.sleep(rng.expovariate(1 / 2.5))
+            mean_s = 2.5 if self.loop.time() < calm_at else 10.0
+            await asyncio.sleep(rng.expovariate(1 / mean_s))
             what = rng.choice(FAULTS)
             process = cluster.current
             if what == "crash":
                 self._fire(what)
                 cluster.crash(process)
-            elif what == "strike" and self.strike is None:
+            elif what == "strike":
                 self._armed = True
             elif what == "short_pause":
                 self._fire(what)
@@ -246,43 +251,46 @@ class Simulation:
 
     def _on_step(self, node: str, places: tuple[str, ...]) -> None:
         self.places.update(places)
-        cluster = self.cluster
-        if not cluster.processes:
+        process = self.cluster.named(node)
+        if process is None or process.ended or self.loop.is_paused(node):
             return
-        process = cluster.current
-        if process.name != node or process.ended or self.loop.is_paused(node):
-            return
-        fault = self._chosen(places)
-        if fault is None:
-            return
-        self._armed = False
-        self.struck.update(places)
-        self._fire(f"{fault}_at_await")
+        fault = self._asked_for(places)
+        if fault is None and self._armed and process is self.cluster.current:
+            # Rare places are the interesting ones.
+            rarest = min(self.places[place] for place in places)
+            if self._dice.random() < 3.0 / (rarest + 2):
+                fault = self._dice.choice(STRIKES)
+                self._armed = False
+        if fault is not None:
+            self.struck.update(places)
+            self._fire(f"{fault}_at_await")
+            self._hit(process, fault)
+
+    def _asked_for(self, places: tuple[str, ...]) -> str | None:
+        """The fault of `strike`. Up to it the run is what it is without."""
+        if self.strike is None or self.strike_done or self.strike.place not in places:
+            return None
+        self._visits += 1
+        if self._visits < self.strike.visit:
+            return None
+        self.strike_done = True
+        return self.strike.fault
+
+    def _hit(self, process: Process, fault: str) -> None:
+        newest = process is self.cluster.current
         if fault == "crash":
-            cluster.crash(process)
-            self.loop.call_later(self.rng.uniform(0.0, 1.0), self._restart)
+            self.cluster.crash(process)
+            delay_s = self._dice.uniform(0.0, 1.0)
         elif fault == "pause":
-            cluster.pause(process, self.rng.choice((0.5, 2.0)))
+            self.cluster.pause(process, self._dice.choice((0.5, 2.0)))
+            return
         else:
-            cluster.pause(process, self.rng.choice((1.0, 4.0, 12.0)))
-            self.loop.call_later(self.rng.uniform(0.0, 0.5), self._restart)
-
-    def _chosen(self, places: tuple[str, ...]) -> str | None:
-        if self.strike is not None:
-            if self.struck or self.strike.place not in places:
-                return None
-            self._visits += 1
-            return self.strike.fault if self._visits == self.strike.visit else None
-        if not self._armed:
-            return None
-        # Rare places are the interesting ones.
-        rarest = min(self.places[place] for place in places)
-        if self.rng.random() > 3.0 / (rarest + 2):
-            return None
-        return self.rng.choice(STRIKES)
-
-    def _restart(self) -> None:
-        self.cluster.start()
+            # It wakes up when another has taken its place, or in the middle of that.
+            self.cluster.pause(process, self._dice.choice((1.0, 4.0, 12.0)))
+            delay_s = self._dice.uniform(0.0, 0.5)
+        if newest:
+            context = contextvars.Context()
+            self.loop.call_later(delay_s, self.cluster.start, context=context)
 
     def _landed(self, op: str, key: str) -> None:
         if op == "create" and key.startswith("wal/") and key.endswith("/end"):
@@ -292,7 +300,7 @@ class Simulation:
 
 
 STRIKES = ("crash", "pause", "replace")
-FAULTS = (
+FAULTS = (  # what `_chaos` draws from
     "crash",
     "strike",
     "strike",
@@ -316,3 +324,27 @@ def run_seed(seed: int, strike: Strike | None = None) -> Outcome:
     except BaseException as error:
         error.add_note(f"seed {seed} {strike or ''}, at {simulation.loop.time() - 1000:.3f} s")
         raise
+
+
+# Every run has some of these; a batch of runs in which one never fired tests less than it says.
+KINDS = (
+    "crash",
+    "short_pause",
+    "replace_paused",
+    "replace_live",
+    "stop",
+    "clock_jump",
+    "outage",
+    "crash_at_await",
+    "pause_at_await",
+    "replace_at_await",
+    "cut",
+    "cut_all",
+    "back_pressure",
+    "before",
+    "throttled",
+    "lost_reply",
+    "late",
+    "hang",
+    "slow",
+)

@@ -150,8 +150,13 @@ class _Lane:
 
     @property
     def is_free(self) -> bool:
-        """A broker knows the last five batches of a producer: never go further ahead."""
-        return not self.pending or self.batches - self.pending[0].position < 5
+        """A broker knows the last five batches of a producer: never go further ahead. And it takes
+        any sequence for the first of a producer that it does not know, as Apache Kafka does.
+        """
+        if not self.pending:
+            return True
+        first = self.pending[0].position
+        return first > 0 and self.batches - first < 5
 
 
 class Producer(Client):
