@@ -210,7 +210,8 @@ class Leading:
             producer_expiration_ms=config.int("producer.id.expiration.ms"),
             validate_records=config.flag("log.validate.records"),
             now_ms=self._now_ms,
-            admit_own=lambda size_bytes: self._storage.try_admit(size_bytes, own=True),
+            storage=self._storage,
+            large_batch_bytes=config.int("large.batch.bytes"),
         )
         self._open[stream.stream_id] = (partition, wanted.partition.leader_epoch)
         self._partitions.add(partition)

@@ -89,9 +89,8 @@ async def handle(
             if topic.partitions
         ]
     finally:
-        # What was appended is counted by the log cache from here on.
         if admission is not None:
-            admission.release()
+            _release(admission, waiting)
     if request.acks == 0:
         failed = [p for t in topics for p in t.partitions if p.error_code]
         if failed:
@@ -122,6 +121,22 @@ async def _admit(ctx: RequestContext, request: ProduceRequest, deadline: float) 
             return await storage.admit(size)
     except TimeoutError:
         return None
+
+
+def _release(admission: Admission, waiting: Waiting) -> None:
+    """What was appended is counted by the log cache from here on; the rest not before it lands."""
+    left = [future for told, future in waiting if told.base_offset < 0 and not future.done()]
+    if not left:
+        admission.release()
+        return
+
+    def landed(future: asyncio.Future[int]) -> None:
+        left.remove(future)
+        if not left:
+            admission.release()
+
+    for future in list(left):
+        future.add_done_callback(landed)
 
 
 def _is_transactional(request: ProduceRequest) -> bool:
@@ -179,7 +194,7 @@ def _append_topic(
         told.base_offset = pending.base_offset
         told.log_append_time_ms = pending.log_append_time_ms
         told.log_start_offset = pending.log_start_offset
-        if pending.durable is not None and request.acks != 0:
+        if pending.durable is not None:
             waiting.append((told, pending.durable))
     return answer
 
@@ -251,10 +266,16 @@ def _settle(waiting: Waiting) -> None:
     for told, future in waiting:
         if not future.done():
             code = ErrorCode.REQUEST_TIMED_OUT
-        elif future.cancelled() or future.exception() is not None:
+        elif future.cancelled():
+            code = ErrorCode.NOT_LEADER_OR_FOLLOWER
+        elif (error := future.exception()) is not None:
             # The log was ended by somebody else: whether the batch counts, they decide.
             code = ErrorCode.NOT_LEADER_OR_FOLLOWER
+            if isinstance(error, KafkaError):
+                code = error.code
         else:
+            if told.base_offset < 0:
+                told.base_offset = future.result()
             continue
         told.error_code = int(code)
         told.base_offset = told.log_append_time_ms = told.log_start_offset = -1

@@ -25,11 +25,12 @@ from protocol.records import (
     recompress,
     validate_records,
 )
-from s3stream.back_pressure import Admission
+from s3stream.batches import entry_of
 from s3stream.errors import StreamError
+from s3stream.node_log import StreamStorage
 from s3stream.stream import Stream
 from wal.errors import LogError
-from wal.format import BatchEntry
+from wal.format import BatchEntry, LargeBatchRef
 
 from .producer_state import (
     NO_PRODUCER_ID,
@@ -39,13 +40,17 @@ from .producer_state import (
     last_sequence_of,
 )
 from .purgatory import MovementSignal
+from .waiting_line import Place, WaitingLine
 
 READ_UNCOMMITTED = 0
 READ_COMMITTED = 1
 
 
 class PendingAppend(NamedTuple):
-    """What a produce is answered with once `durable` is done (None: it is durable already)."""
+    """What a produce is answered with once `durable` is done (None: it is durable already).
+
+    base_offset: -1 where it is the result of `durable`, which may fail with KafkaError then.
+    """
 
     base_offset: int
     log_append_time_ms: int
@@ -71,7 +76,7 @@ class FoundOffset(NamedTuple):
 class Partition:
     """One partition that this broker leads, with an open stream.
 
-    admit_own: room in the log cache for the broker's own writes, at once or not at all.
+    storage: of the stream. large_batch_bytes: a larger batch goes to an object of its own.
     """
 
     def __init__(
@@ -86,7 +91,8 @@ class Partition:
         producer_expiration_ms: int,
         validate_records: bool,
         now_ms: Callable[[], int],
-        admit_own: Callable[[int], Admission | None],
+        storage: StreamStorage,
+        large_batch_bytes: int,
     ) -> None:
         self.topic = topic
         self.topic_id = topic_id
@@ -100,7 +106,9 @@ class Partition:
         self.bytes_out = 0
         self._validate = validate_records
         self._now_ms = now_ms
-        self._admit_own = admit_own
+        self._storage = storage
+        self._large_batch_bytes = large_batch_bytes
+        self._line = WaitingLine(storage, self._draft, self._leave_line)
         self._opened_at = stream.next_offset
         self.producers = ProducerStates(producer_expiration_ms)
         for producer_id in sorted(stream.entry.producers):
@@ -196,19 +204,31 @@ class Partition:
             records = memoryview(_recompressed(records, codec, self.config.compression_level))
             header = record_batch.parse_header(records)
             self._check_size(header)
-        base_offset = self.stream.next_offset
-        durable = self._append(records, header, base_offset, now_ms)
+        large = header.size_bytes > self._large_batch_bytes
+        if large or self._line:
+            base_offset = last_offset = -1
+            undo = self.producers.undo(producer_id)
+            durable = self._line.join(records, header, now_ms, undo, large=large)
+        else:
+            base_offset = self.stream.next_offset
+            last_offset = base_offset + header.last_offset_delta
+            durable = self._append(records, header, base_offset, now_ms)
         if producer_id != NO_PRODUCER_ID:
-            batch = SequencedBatch(
-                sequence,
-                last_sequence_of(sequence, header.record_count),
-                base_offset,
-                base_offset + header.last_offset_delta,
-                now_ms,
-                durable,
-            )
+            last = last_sequence_of(sequence, header.record_count)
+            batch = SequencedBatch(sequence, last, base_offset, last_offset, now_ms, durable)
             self.producers.record(producer_id, epoch, batch)
         return PendingAppend(base_offset, log_append_time, self.log_start_offset, durable)
+
+    def _leave_line(self, place: Place) -> tuple[int, asyncio.Future[int]]:
+        base_offset = self.stream.next_offset
+        durable = self._append(
+            place.records, place.header, base_offset, place.now_ms, place.reference
+        )
+        return base_offset, durable
+
+    def _draft(self, place: Place) -> BatchEntry:
+        """As it is written before it has its offset."""
+        return entry_of(self.stream.stream_id, place.records, place.header)
 
     def append_internal(
         self, records: Sequence[tuple[bytes | None, bytes | None]]
@@ -232,7 +252,7 @@ class Partition:
         view = memoryview(batch)
         header = record_batch.parse_header(view)
         self._check_size(header)
-        admission = self._admit_own(header.size_bytes)
+        admission = self._storage.try_admit(header.size_bytes, own=True)
         if admission is None:
             # The store is away for long. Better a client that tries again than endless memory.
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE, detail="the log cache is full")
@@ -240,12 +260,28 @@ class Partition:
             return base_offset, self._append(view, header, base_offset, now_ms)
 
     def _append(
-        self, records: memoryview, header: BatchHeader, base_offset: int, now_ms: int
+        self,
+        records: memoryview,
+        header: BatchHeader,
+        base_offset: int,
+        now_ms: int,
+        reference: LargeBatchRef | None = None,
     ) -> asyncio.Future[int]:
         record_batch.assign(records, base_offset, self.stream.epoch)
         assert not header.is_control, (self.topic, self.index, base_offset)
+        entry = self._entry(records, header, base_offset, now_ms)
+        entry.reference = reference
+        try:
+            durable = self.stream.append(entry)
+        except (StreamError, LogError) as error:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error)) from error
         self.bytes_in += len(records)
-        entry = BatchEntry(
+        return durable
+
+    def _entry(
+        self, records: memoryview, header: BatchHeader, base_offset: int, now_ms: int
+    ) -> BatchEntry:
+        return BatchEntry(
             stream_id=self.stream.stream_id,
             base_offset=base_offset,
             last_offset=base_offset + header.last_offset_delta,
@@ -262,10 +298,6 @@ class Partition:
             buffer=records,
             timestamp_ms=now_ms,
         )
-        try:
-            return self.stream.append(entry)
-        except (StreamError, LogError) as error:
-            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error)) from error
 
     def _check_size(self, header: BatchHeader) -> None:
         limit = self.config.max_message_bytes
@@ -439,6 +471,7 @@ class Partition:
     def close(self) -> None:
         """Serve no more; whoever waits is woken and finds out."""
         self.closed = True
+        self._line.close()
         if self._advanced in self.stream.on_advance:
             self.stream.on_advance.remove(self._advanced)
         self.moved.fire()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,7 +22,10 @@ BATCHES_KEPT = 5
 
 
 class SequencedBatch(NamedTuple):
-    """One of the last batches of a producer. durable: None when it was durable before we led."""
+    """One of the last batches of a producer. durable: None when it was durable before we led.
+
+    base_offset, last_offset: -1 when it had none yet; then `durable` gives the base offset.
+    """
 
     first_sequence: int
     last_sequence: int
@@ -116,9 +120,6 @@ class ProducerStates:
                 )
             return
         last = entry.last_sequence
-        if last == NO_SEQUENCE:
-            # Only markers so far at this epoch: any sequence may start it, as in Kafka.
-            return
         if first_sequence != (last + 1) & MAX_SEQUENCE:
             raise KafkaError(
                 ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -136,6 +137,24 @@ class ProducerStates:
             entry.batches.clear()
         entry.batches.append(batch)
         entry.last_timestamp_ms = batch.timestamp_ms
+
+    def undo(self, producer_id: int) -> Callable[[], None]:
+        """What takes back all that is recorded of a producer from now on."""
+        entry = self._entries.get(producer_id)
+        if entry is None:
+            return lambda: self._forget(producer_id)
+        epoch, last_timestamp_ms, batches = entry.epoch, entry.last_timestamp_ms, [*entry.batches]
+
+        def back() -> None:
+            entry.epoch, entry.last_timestamp_ms = epoch, last_timestamp_ms
+            entry.batches.clear()
+            entry.batches.extend(batches)
+            self._entries[producer_id] = entry
+
+        return back
+
+    def _forget(self, producer_id: int) -> None:
+        self._entries.pop(producer_id, None)
 
     def expire(self, now_ms: int) -> None:
         """Drop those not heard of for the expiration time."""
