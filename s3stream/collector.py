@@ -29,7 +29,7 @@ from wal.parallel import each_of
 from wal.survey import survey
 
 from .control import Report, decode_control
-from .garbage import Candidate, Round, streams_in
+from .garbage import Candidate, Round, streams_by_holder
 from .metadata.image import MetadataImage
 from .report import held_keys
 from .takeover import SourceRef, read_source
@@ -186,12 +186,9 @@ class Collector:
     async def _ask_images(self, current: Round) -> None:
         """What the images name, and what the ended logs that they point to hold."""
         for image in (current.before, current.after):
-            for incarnation in sorted(image.incarnations):
-                state = image.incarnations[incarnation]
-                if state.recovery is None:
-                    continue
-                wanted = streams_in(image, incarnation)
-                if not wanted:
+            for incarnation, wanted in sorted(streams_by_holder(image).items()):
+                state = image.incarnations.get(incarnation)
+                if state is None or state.recovery is None:
                     continue
                 source = await read_source(
                     self._store, SourceRef(incarnation, state.recovery), wanted

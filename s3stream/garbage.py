@@ -155,10 +155,13 @@ def still_needed(image: MetadataImage) -> set[int]:
     return needed
 
 
-def streams_in(image: MetadataImage, incarnation: int) -> list[int]:
-    """Streams that an ended incarnation still leads, or is the source of."""
-    return sorted(
-        partition.stream_id
-        for _, partition in image.partitions()
-        if incarnation in (partition.leader, partition.source)
-    )
+def streams_by_holder(image: MetadataImage) -> dict[int, list[int]]:
+    """Streams that each incarnation leads, or is the source of, by stream id."""
+    held: dict[int, list[int]] = {}
+    for _, partition in image.partitions():
+        for incarnation in dict.fromkeys((partition.leader, partition.source)):
+            if incarnation is not None:
+                held.setdefault(incarnation, []).append(partition.stream_id)
+    for streams in held.values():
+        streams.sort()
+    return held
