@@ -33,7 +33,7 @@ _UNORDERED_HEAD = """
 ## Order
 
 Apache Kafka answers these from hash maps, so the order of topics, partitions and groups says
-nothing there and is not compared; Headwater keeps the order of the request:
+nothing there and is not compared:
 """
 
 
