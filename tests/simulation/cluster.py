@@ -167,9 +167,10 @@ class Cluster:
             self.loop.record(f"{process.name} is fenced: {error}")
         except Exception as error:
             self.bugs.append(error)
-        finally:
-            process.ended = True
-            self._changed.set()
+        except asyncio.CancelledError:
+            return  # `stop`, which closes the node
+        process.ended = True
+        self._changed.set()
         await node.abort()
 
     def crash(self, process: Process) -> None:
@@ -193,13 +194,15 @@ class Cluster:
         if process.ended or process.node is None or not process.ready:
             return
         self.counted["stop"] += 1
-        process.ended = True
+        process.ready = False
         task = self._tasks[process]
         task.cancel()
-        with_node = start_on(process.name, process.node.close(6.0))
-        await asyncio.wait([with_node, task])
-        if not self.loop.is_crashed(process.name):
-            with_node.result()
+        closing = start_on(process.name, process.node.close(6.0))
+        while not process.ended and not (closing.done() and task.done()):
+            await asyncio.wait([one for one in (closing, task) if not one.done()], timeout=0.5)
+        if closing.done():
+            closing.result()
+        process.ended = True
 
     def log_ended(self, incarnation: int) -> None:
         """`wal/<incarnation>/end` has landed."""

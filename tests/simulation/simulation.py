@@ -122,11 +122,7 @@ class Simulation:
 
     def _enough(self) -> bool:
         fired = sum(self.store.fired.values()) + sum(self.fired.values())
-        return (
-            self.history.counted["acknowledged"] >= LEAST_ACKNOWLEDGED
-            and fired >= LEAST_FAULTS
-            and (self.strike is None or self.strike_done)
-        )
+        return self.history.counted["acknowledged"] >= LEAST_ACKNOWLEDGED and fired >= LEAST_FAULTS
 
     async def _build(self) -> tuple[list[Topic], list[Coroutine[Any, Any, None]]]:
         rng, world = self.rng, self.world
@@ -290,7 +286,11 @@ class Simulation:
             delay_s = self._dice.uniform(0.0, 0.5)
         if newest:
             context = contextvars.Context()
-            self.loop.call_later(delay_s, self.cluster.start, context=context)
+            self.loop.call_later(delay_s, self._follow, process, context=context)
+
+    def _follow(self, process: Process) -> None:
+        if process is self.cluster.current:
+            self.cluster.start()
 
     def _landed(self, op: str, key: str) -> None:
         if op == "create" and key.startswith("wal/") and key.endswith("/end"):
