@@ -96,17 +96,21 @@ class Client:
         self.transport = FakeTransport(host)
         self.connection = rig.node.server._new_connection("PLAINTEXT")
         self.transport.open(self.connection)
+        self.backlog = b""
         self._correlation = 0
 
     def send(self, request: Any, version: int) -> int:
-        """Its correlation id."""
+        """Its correlation id. What the broker does not read stays in `backlog`."""
         self._correlation += 1
         request.API_VERSION = version
         request.with_header(correlation_id=self._correlation, client_id="test")
-        data = request.encode(version=version, header=True, framed=True)
-        taken = self.transport.receive(data)
-        assert taken == len(data) or self.transport.closing
+        self.backlog += request.encode(version=version, header=True, framed=True)
+        self.push()
         return self._correlation
+
+    def push(self) -> None:
+        """Give the broker of the backlog what it reads."""
+        self.backlog = self.backlog[self.transport.receive(self.backlog) :]
 
     def answers(self, api_key: int, version: int) -> list[Any]:
         """Those that have come by now, of one API and version."""
