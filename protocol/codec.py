@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import protocol.kafka_package  # noqa: F401  # isort: skip  # before kafka
+
 from kafka.protocol.api_message import ApiMessage
 
 from protocol import messages

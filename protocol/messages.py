@@ -11,6 +11,8 @@ messages of a class.
 
 from __future__ import annotations
 
+import protocol.kafka_package  # noqa: F401  # isort: skip  # before kafka
+
 from kafka.protocol.admin import (
     AlterClientQuotasRequest,
     AlterClientQuotasResponse,
