@@ -25,10 +25,10 @@ from broker.api.handlers import HANDLERS
 from broker.config import BrokerConfig
 from broker.controller import Controller, Identity, Recovered, TopicDefaults
 from broker.controller.answering import broker_answers
-from broker.controller.denial import Denial
+from broker.controller.denial import Denial, is_definite
 from broker.coordinator import GroupConfig, GroupCoordinator
 from objectstore.create import Backoff
-from objectstore.errors import Corrupt, StoreError, StoreUnavailable, Throttled
+from objectstore.errors import AccessDenied, Corrupt, NotFound, StoreError, StoreUnavailable, Throttled
 from objectstore.layers import LayeredStore
 from objectstore.probe import check_conditional_create
 from objectstore.settings import StoreSettings
@@ -42,7 +42,7 @@ from s3stream.metadata.image import BrokerRegistration, IncarnationState, Metada
 from s3stream.metadata.records import Endpoint, Position
 from s3stream.node_log import StreamStorage
 from s3stream.takeover import recover, write_recovery_object
-from wal.errors import Fenced, LogError
+from wal.errors import Fenced, HoleInLog, LogError, TrimmedAway
 from wal.keys import parse_data_key
 from wal.seal import LogEnd
 
@@ -69,6 +69,7 @@ from .upkeep import Upkeep, merge_runner
 log = logging.getLogger(__name__)
 
 DRAIN_S = 3.0
+CONFIRM_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +187,34 @@ class Node:
             if isinstance(error.__cause__, Fenced):
                 raise error.__cause__ from None
             raise
+        except (HoleInLog, TrimmedAway, NotFound, Corrupt):
+            # Who was replaced finds things gone that its successor took over and let be deleted.
+            fenced = await self._fenced()
+            await self.abort()
+            if fenced is not None:
+                raise fenced from None
+            raise
         except BaseException:
             await self.abort()
             raise
+
+    async def _fenced(self) -> Fenced | None:
+        """Whether another process has ended our term; None also where nobody can tell."""
+        if self._controller is None:
+            return None
+        backoff = Backoff(self.environment.rng)
+        try:
+            async with asyncio.timeout(CONFIRM_S):
+                while True:
+                    try:
+                        await self._controller.confirm()
+                        return None
+                    except StoreError:
+                        await asyncio.sleep(backoff.next_s())
+        except Fenced as error:
+            return error
+        except (LogError, TimeoutError):
+            return None
 
     async def _start(self) -> None:
         config, env = self.config, self.environment
@@ -290,9 +316,15 @@ class Node:
 
     async def _open_partitions(self, leading: Leading) -> None:
         backoff = Backoff(self.environment.rng)
+        refused = 0
         while True:
             try:
                 await leading.reconcile()
+            except AccessDenied as error:
+                refused += 1
+                if is_definite(error, refused):
+                    raise
+                await asyncio.sleep(backoff.next_s())
             except (Throttled, StoreUnavailable) as error:
                 log.warning("opening partitions waits for the store: %s", error)
                 await asyncio.sleep(backoff.next_s())

@@ -15,7 +15,7 @@ from typing import Protocol
 from uuid import UUID
 
 from objectstore.create import Backoff
-from objectstore.errors import StoreError, StoreUnavailable, Throttled
+from objectstore.errors import AccessDenied, StoreError, StoreUnavailable, Throttled
 from objectstore.store import ObjectStore
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata import records as r
@@ -35,7 +35,7 @@ from wal.keys import wal_log
 from wal.seal import LogEnd, end_log
 
 from . import topics as t
-from .denial import Denial, stop_when_denied
+from .denial import Denial, is_definite, stop_when_denied
 from .election import Answers, CheckStore, Election, Won
 from .failover import Recover, Recovered, plan_end
 from .membership import Identity
@@ -383,15 +383,7 @@ class Controller:
         Raises Corrupt, HoleInLog, AccessDenied, KafkaError NOT_CONTROLLER.
         """
         for state in self.image.unended():
-            ended = await end_log(
-                self._store,
-                wal_log(state.incarnation),
-                state.window,
-                self._process,
-                self._rng,
-                on_trouble=stop_when_denied(),
-            )
-            recovered = await self._patiently(recover, state, ended)
+            ended, recovered = await self._patiently(recover, state)
             # Checked again after the awaits: topics may have come and gone meanwhile.
             planned = self._planned()
             if planned.incarnations[state.incarnation].ended is not None:
@@ -407,15 +399,29 @@ class Controller:
             )
 
     async def _patiently(
-        self, recover: Recover, state: IncarnationState, ended: LogEnd
-    ) -> Recovered:
+        self, recover: Recover, state: IncarnationState
+    ) -> tuple[LogEnd, Recovered]:
+        """End a log and read it, again and again while the store is in trouble."""
         backoff = Backoff(self._rng)
+        refused = 0
         while True:
             try:
-                return await recover(state, ended)
+                ended = await end_log(
+                    self._store,
+                    wal_log(state.incarnation),
+                    state.window,
+                    self._process,
+                    self._rng,
+                    on_trouble=stop_when_denied(),
+                )
+                return ended, await recover(state, ended)
+            except AccessDenied as error:
+                refused += 1
+                if is_definite(error, refused):
+                    raise
             except (StoreUnavailable, Throttled) as error:
                 log.warning("the store does not answer (%s); recovery begins again", error)
-                await asyncio.sleep(backoff.next_s())
+            await asyncio.sleep(backoff.next_s())
 
     @property
     def _process(self) -> bytes:

@@ -7,15 +7,20 @@ a moment to be known everywhere. So a refusal counts when it lasts.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from objectstore.create import OnTrouble
 from objectstore.errors import AccessDenied, BucketMissing, StoreError
 
+log = logging.getLogger(__name__)
+
 # Attempts at one request, and how long those in the background are watched, in seconds.
 ATTEMPTS = 3
 GRACE_S = 1.0
+# Attempts at one key that fail before the log tells of it: after some two seconds.
+TELL_AFTER = 8
 
 T = TypeVar("T")
 
@@ -26,16 +31,24 @@ def is_definite(error: AccessDenied, attempts: int) -> bool:
 
 
 def stop_when_denied() -> OnTrouble:
-    """For one call that waits trouble out: raises AccessDenied where a key is refused for good."""
+    """For one call that waits trouble out: raises AccessDenied where a key is refused for good,
+    and tells, once, of what else lasts (a disk may be full while reading goes well).
+    """
+    failed: dict[str, int] = {}
     refused: dict[str, int] = {}
+    told: list[str] = []
 
     def on_trouble(key: str, error: StoreError) -> None:
+        failed[key] = failed.get(key, 0) + 1
         if isinstance(error, AccessDenied):
             refused[key] = refused.get(key, 0) + 1
             if is_definite(error, refused[key]):
                 raise error
         else:
             refused.pop(key, None)
+        if failed[key] == TELL_AFTER and not told:
+            told.append(key)
+            log.warning("the start waits for the store: %s; trying again until it answers", error)
 
     return on_trouble
 

@@ -16,6 +16,7 @@ from objectstore.errors import (
 )
 from objectstore.store import Chunks
 from s3stream.metadata.tail import load
+from tests.simulation.loop import SimulatedLoop
 from wal.errors import Fenced
 from wal.keys import meta_log
 
@@ -342,3 +343,29 @@ def test_logs_that_may_not_be_ended_stop_the_start() -> None:
                 await asyncio.wait_for(controller.finish_failovers(nothing_recovered), 10)
 
     asyncio.run(main())
+
+
+def test_a_store_that_takes_no_writes_is_waited_for_and_told_of_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Full(MemoryStore):
+        failures = 0
+
+        async def create(self, key: str, chunks: Chunks) -> None:
+            if self.failures:
+                self.failures -= 1
+                raise StoreUnavailable(f"{key}: the disk is full")
+            await super().create(key, chunks)
+
+    async def main() -> None:
+        store = Full(lambda: 0)
+        async with started(new_controller(store)):
+            pass
+        store.failures = 60  # five seals at once, each more often than a warning takes
+        async with started(new_controller(store, seed=2)):
+            assert store.failures == 0
+
+    loop = SimulatedLoop(1)
+    loop.run(main())
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert "the disk is full" in told
