@@ -28,7 +28,14 @@ from broker.controller.answering import broker_answers
 from broker.controller.denial import Denial, is_definite
 from broker.coordinator import GroupConfig, GroupCoordinator
 from objectstore.create import Backoff
-from objectstore.errors import AccessDenied, Corrupt, NotFound, StoreError, StoreUnavailable, Throttled
+from objectstore.errors import (
+    AccessDenied,
+    Corrupt,
+    NotFound,
+    StoreError,
+    StoreUnavailable,
+    Throttled,
+)
 from objectstore.layers import LayeredStore
 from objectstore.probe import check_conditional_create
 from objectstore.settings import StoreSettings

@@ -48,6 +48,8 @@ PRODUCER_IDS_PER_BLOCK = 1000
 OPENED_PER_RECORD = 5000
 # Decisions that wait for a store that is away; beyond this a client is told to try again.
 RECORDS_AHEAD_AT_MOST = 10_000
+BYTES_AHEAD_AT_MOST = 64 << 20
+FENCED_PATIENCE_S = 2.0
 
 Subscriber = Callable[[MetadataImage, MetadataImage], None]
 
@@ -229,6 +231,22 @@ class Controller:
         assert self._log is not None, "not started"
         await self._log.confirm()
 
+    async def fenced(self) -> Fenced | None:
+        """Whether another process took this one's place, as far as the store tells it now.
+
+        For who met something that a replaced process meets: what it reads may be gone by now.
+        """
+        if self._log is None:
+            return None
+        try:
+            async with asyncio.timeout(FENCED_PATIENCE_S):
+                await self._log.confirm()
+        except Fenced as error:
+            return error
+        except (StoreError, LogError, TimeoutError):
+            pass
+        return None
+
     async def still_decides(self) -> None:
         """`confirm` for a handler: raises KafkaError NOT_CONTROLLER where it does not.
 
@@ -257,7 +275,7 @@ class Controller:
     def _planned(self) -> MetadataImage:
         if self._log is None:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, detail="the controller has not started")
-        if self._log.ahead > RECORDS_AHEAD_AT_MOST:
+        if self._log.ahead > RECORDS_AHEAD_AT_MOST or self._log.ahead_bytes > BYTES_AHEAD_AT_MOST:
             raise KafkaError(
                 ErrorCode.REQUEST_TIMED_OUT,
                 "The metadata log cannot be written at the moment; try again later.",

@@ -99,6 +99,11 @@ class TermLog:
         return self._ahead
 
     @property
+    def ahead_bytes(self) -> int:
+        """Of those records, about."""
+        return self._writer.pending_bytes + self._writer.in_flight_bytes
+
+    @property
     def is_ours(self) -> bool:
         """Nobody was seen to have ended this term, and this writer takes records."""
         return self._writer.is_open

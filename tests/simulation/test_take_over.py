@@ -11,10 +11,14 @@ from unittest.mock import patch
 
 import pytest
 
+import broker.node
 from objectstore.errors import AccessDenied
 from objectstore.store import Chunks
 from s3stream.metadata.tail import load
-from wal.keys import meta_log
+from s3stream.takeover import RecoveredLog
+from s3stream.takeover import recover as recover_really
+from wal.errors import HoleInLog
+from wal.keys import meta_log, wal_log
 from wal.seal import end_log
 
 from .admin import Admin
@@ -245,6 +249,37 @@ def test_a_start_without_a_permission_ends_instead_of_waiting_for_ever(prefix: s
         scene.cluster.bugs.clear()
         scene.cluster.start()
         await scene.cluster.ready(30.0)
+        await scene.check_everything()
+
+    scene.play(body)
+
+
+def test_a_start_that_slept_tells_that_it_was_replaced_and_not_of_gaps() -> None:
+    """What it was reading is garbage once its successor has opened everything."""
+    scene = Scene(4)
+
+    async def body() -> None:
+        scene.produce()
+        await scene.until_acknowledged(50)
+        scene.cluster.crash(scene.cluster.current)
+        slept = False
+
+        async def recover(store: Any, incarnation: int, end: int) -> RecoveredLog:
+            nonlocal slept
+            if not slept:
+                slept = True
+                await asyncio.sleep(20)
+                raise HoleInLog(wal_log(incarnation), 3, "the log runs from 0 to 9")
+            return await recover_really(store, incarnation, end)
+
+        with patch.object(broker.node, "recover", recover):
+            first = scene.cluster.start()
+            await until(lambda: slept, 20)
+            scene.cluster.start()
+            await scene.cluster.ready(15.0)
+            assert scene.cluster.current.ready and not first.ended
+            await until_ended(first, 30)
+        assert scene.cluster.counted["fenced"] == 1
         await scene.check_everything()
 
     scene.play(body)
