@@ -22,12 +22,15 @@ from unittest.mock import patch
 
 import broker.maintenance
 import broker.node
+import broker.upkeep
 from broker.config import BrokerConfig
 from broker.config.load import load
 from broker.controller import Controller
 from broker.node import Environment, Node
 from broker.storage_config import stream_config
+from broker.upkeep import compaction_config
 from objectstore.wrappers.retry import RetryStore
+from s3stream.compaction import CompactionConfig
 from s3stream.config import S3StreamConfig
 from wal.errors import Fenced
 
@@ -50,6 +53,7 @@ SETTINGS = {
     "log.retention.check.interval.ms": "2000",
     "auto.create.topics.enable": "false",
     "num.partitions": "2",
+    "collector.round.interval.ms": "2000",
 }
 
 
@@ -85,6 +89,14 @@ class Cluster:
         self.processes: list[Process] = []
         self._rng = rng
         self._shape = draw_shape(rng)
+        own_bytes = rng.choice((8, 30)) << 10
+        self._merges: dict[str, Any] = {
+            "fan_in": rng.choice((2, 4)),
+            "base_tier_bytes": rng.choice((1, 8)) << 10,
+            "max_object_bytes": 200 << 10,
+            "own_object_bytes": own_bytes,
+            "own_object_max_bytes": 4 * own_bytes,
+        }
         # As `objectstore.open` wraps a real store; without it errors reach every layer.
         self._retries = rng.random() < 0.6
         self._by_incarnation: dict[int, Process] = {}
@@ -223,9 +235,13 @@ class Cluster:
         def shrunk(config: BrokerConfig, *, billed: bool) -> S3StreamConfig:
             return replace(stream_config(config, billed=billed), **self._shape)
 
+        def merged_early(config: BrokerConfig) -> CompactionConfig:
+            return replace(compaction_config(config), **self._merges)
+
         snapshots = self._rng.choice((3, 8, 20))
         with (
             patch.object(broker.node, "stream_config", shrunk),
+            patch.object(broker.upkeep, "compaction_config", merged_early),
             patch.object(
                 broker.node, "Controller", partial(Controller, snapshot_records=snapshots)
             ),

@@ -293,6 +293,7 @@ class Simulation:
             self.cluster.start()
 
     def _landed(self, op: str, key: str) -> None:
+        self.history.counted[f"{op} {key.split('/')[0]}"] += 1
         if op == "create" and key.startswith("wal/") and key.endswith("/end"):
             log = parse_log(key)
             assert log is not None
