@@ -8,6 +8,10 @@ from uuid import UUID
 import pytest
 
 from broker.controller import Controller, NewTopic
+from broker.controller import controller as controller_module
+from objectstore.drivers.memory import MemoryStore
+from objectstore.errors import StoreUnavailable
+from objectstore.store import Chunks
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata.image import TopicImage
 from s3stream.metadata.tail import load
@@ -382,5 +386,41 @@ def test_after_the_term_is_lost_every_decision_is_refused() -> None:
         await old.abort()
         loaded = await load(store)
         assert loaded is not None and not loaded.image.topics
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("bound", ["RECORDS_AHEAD_AT_MOST", "BYTES_AHEAD_AT_MOST"])
+def test_decisions_that_wait_for_an_absent_store_are_bounded(
+    bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stuck(MemoryStore):
+        stuck = False
+
+        async def create(self, key: str, chunks: Chunks) -> None:
+            if self.stuck:
+                raise StoreUnavailable("connection refused")
+            await super().create(key, chunks)
+
+    async def main() -> None:
+        store = Stuck(lambda: 0)
+        async with started(new_controller(store)) as controller:
+            store.stuck = True
+            monkeypatch.setattr(controller_module, bound, 20)
+            waiting = [
+                asyncio.ensure_future(create(controller, NewTopic(f"orders-{n}")))
+                for n in range(30)
+            ]
+            await asyncio.sleep(0)
+            refused = [one.exception() for one in waiting if one.done()]
+            assert refused and len(refused) < 30
+            assert all(isinstance(e, KafkaError) for e in refused)
+            assert {e.code for e in refused if isinstance(e, KafkaError)} == {
+                ErrorCode.REQUEST_TIMED_OUT
+            }
+            store.stuck = False
+            told = await asyncio.gather(*waiting, return_exceptions=True)
+            assert sum(isinstance(one, list) for one in told) == 30 - len(refused)
+            assert len(controller.image.topics) == 30 - len(refused)
 
     asyncio.run(main())
