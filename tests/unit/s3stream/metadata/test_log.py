@@ -17,7 +17,7 @@ from s3stream.metadata.snapshot import encode_image, list_snapshots
 from s3stream.metadata.tail import load, read_on
 from wal.errors import Fenced, HoleInLog, TrimmedAway
 from wal.format import Kind, decode_header
-from wal.keys import meta_log, snapshot_key
+from wal.keys import data_key, meta_log, snapshot_key, wal_log
 from wal.seal import end_log
 
 WINDOW = 4
@@ -228,6 +228,19 @@ def test_a_foreign_file_under_meta_is_no_reason_to_make_a_cluster() -> None:
         store = new_store()
         await store.create("meta/readme.txt", [b"hands off"])
         with pytest.raises(Corrupt, match=r"meta/readme.txt.*left as it is"):
+            await load(store)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("left", [wal_log(3).key(7), data_key(3, 9)])
+def test_no_cluster_is_made_over_what_another_left(left: str) -> None:
+    async def main() -> None:
+        store = new_store()
+        await store.create("probe/abc", [b"x"])
+        assert await load(store) is None
+        await store.create(left, [b"x"])
+        with pytest.raises(Corrupt, match="left as it is"):
             await load(store)
 
     asyncio.run(main())
