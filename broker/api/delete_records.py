@@ -6,12 +6,15 @@ Answered when the new log start is durable.
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from broker.request_context import RequestContext
 from objectstore.errors import StoreError
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import DeleteRecordsResponse
+
+log = logging.getLogger(__name__)
 
 _Topic = DeleteRecordsResponse.DeleteRecordsTopicResult
 

@@ -8,13 +8,16 @@ nothing is tiered in Kafka's sense, and nothing waits to be.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from broker.partition.partition import FoundOffset, Partition
 from broker.request_context import RequestContext
-from objectstore.errors import StoreError
+from objectstore.errors import Corrupt, StoreError
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import ListOffsetsResponse
+
+log = logging.getLogger(__name__)
 
 LATEST = -1
 EARLIEST = -2
@@ -37,6 +40,7 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
             seen[key] = seen.get(key, 0) + 1
     told: set[tuple[str, int]] = set()
     isolation = request.isolation_level if version >= 2 else 0
+    leader = _Leader(ctx)
     topics = []
     for topic in request.topics:
         answers = []
@@ -52,12 +56,19 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
             try:
                 if seen[key] > 1:
                     raise KafkaError(ErrorCode.INVALID_REQUEST)
-                found = await _look_up(ctx, topic.name, wanted, isolation, version)
+                found = await _look_up(ctx, leader, topic.name, wanted, isolation, version)
             except KafkaError as error:
                 answer.error_code = int(error.code)
                 continue
-            except StoreError:
+            except StoreError as error:
+                if isinstance(error, Corrupt):
+                    log.error("%s-%d: %s", *key, error)
                 answer.error_code = int(ErrorCode.KAFKA_STORAGE_ERROR)
+                continue
+            except Exception:
+                # One partition's trouble stays its own.
+                log.exception("%s-%d: looking up %d", *key, wanted.timestamp)
+                answer.error_code = int(ErrorCode.UNKNOWN_SERVER_ERROR)
                 continue
             if found is not None:
                 answer.timestamp, answer.offset = found.timestamp_ms, found.offset
@@ -67,8 +78,28 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
     return ListOffsetsResponse(topics=topics, version=version)
 
 
+class _Leader:
+    """Whether this broker leads still: asked at most once for a request."""
+
+    def __init__(self, ctx: RequestContext) -> None:
+        self._ctx = ctx
+        self._error: KafkaError | None = None
+
+    async def confirm(self) -> None:
+        """Raises KafkaError."""
+        if self._error is None:
+            try:
+                await self._ctx.services.confirmation.confirm()
+            except KafkaError as error:
+                self._error = error
+            except StoreError as error:
+                self._error = KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error))
+        if self._error is not None:
+            raise self._error
+
+
 async def _look_up(
-    ctx: RequestContext, topic: str, wanted: Any, isolation: int, version: int
+    ctx: RequestContext, leader: _Leader, topic: str, wanted: Any, isolation: int, version: int
 ) -> FoundOffset | None:
     partition = ctx.services.partitions.leading(topic, wanted.partition_index)
     if version >= 4:
@@ -77,15 +108,8 @@ async def _look_up(
     if version < _SINCE.get(timestamp, 0):
         raise KafkaError(ErrorCode.UNSUPPORTED_VERSION)
     # What claims to be the newest, or the whole, comes from a confirmed leader only.
-    await _confirm(ctx)
+    await leader.confirm()
     return await _find(partition, timestamp, isolation)
-
-
-async def _confirm(ctx: RequestContext) -> None:
-    try:
-        await ctx.services.confirmation.confirm()
-    except StoreError as error:
-        raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER) from error
 
 
 async def _find(partition: Partition, timestamp: int, isolation: int) -> FoundOffset | None:
