@@ -95,8 +95,10 @@ class StreamRegistry:
 
     @property
     def has_sources(self) -> bool:
-        """Whether a dead log's recovery object is still needed: no checkpoint repeats it yet."""
-        return bool(self._source_keys)
+        """Whether objects are held only because no checkpoint repeats yet what they told: a dead
+        log's recovery object, uploads and merged objects.
+        """
+        return bool(self._source_keys or self._named_keys)
 
     def __contains__(self, stream_id: int) -> bool:
         return stream_id in self.entries

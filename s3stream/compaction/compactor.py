@@ -64,7 +64,7 @@ class Compactor:
         self._append = append
         self._rng = rng
         self._wake = asyncio.Event()
-        # Objects that were found damaged: nothing is built on them, and no merge tried again.
+        # Found damaged or missing: nothing is built on them, and no merge tried again.
         self._corrupt: dict[str, None] = {}
         self._amplification = 1.0
         self.merges = 0
@@ -131,10 +131,16 @@ class Compactor:
         try:
             added = await self._runner.run(list(zip(names, plan.outputs, strict=True)))
             indexes = [await self._reader.index(ref) for ref in added]
-        except NotFound:
-            if all(ref.key in self._registry.references for ref in plan.removed):
+        except NotFound as error:
+            if not all(ref.key in self._registry.references for ref in plan.removed):
+                return []  # trimmed away meanwhile
+            # Missing while it is referred to: what else there is goes on being merged.
+            missing = [ref.key for ref in plan.removed if ref.key in str(error)]
+            if not missing:
                 raise
-            return []  # trimmed away meanwhile
+            log.error("compaction leaves an object alone that is missing: %s", error)
+            self._corrupt.update(dict.fromkeys(missing))
+            return []
         except Corrupt as error:
             damaged = [ref.key for ref in plan.removed if ref.key in str(error)]
             if not damaged:

@@ -40,6 +40,9 @@ _LENGTH = struct.Struct(">I")
 MAX_FRAME_BYTES = 256 << 20
 # The child's loop and libraries are up in a fraction of it, on a machine that is not in trouble.
 KILL_AFTER_S = 5.0
+# A merge may take so long, beside a multiple of the time that its bytes need by the budget.
+PATIENCE_S = 3600.0
+SLACK = 20
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _START = "import sys; sys.path.insert(0, sys.argv[1]); from s3stream.compaction.worker import main"
@@ -96,9 +99,20 @@ class InProcessRunner(MergeRunner):
 
 
 class WorkerProcess(MergeRunner):
-    """uri, settings: as for `open_store`; credentials come from the environment."""
+    """uri, settings: as for `open_store`; credentials come from the environment.
 
-    def __init__(self, uri: str, settings: StoreSettings, config: CompactionConfig) -> None:
+    patience_s: beyond what the budget needs; a child that is not done by then is ended.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        settings: StoreSettings,
+        config: CompactionConfig,
+        *,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self._patience_s = patience_s
         self._uri = uri
         self._settings = settings
         self._config = config
@@ -153,13 +167,21 @@ class WorkerProcess(MergeRunner):
             ],
         )
         body = msgspec.msgpack.encode(job)
+        copied_bytes = 2 * sum(output.size_bytes for _, output in work)
+        patience_s = self._patience_s + SLACK * copied_bytes / self._config.bytes_per_s
         try:
-            process.stdin.write(_LENGTH.pack(len(body)) + body)
-            await process.stdin.drain()
-            (size,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-            if size > MAX_FRAME_BYTES:
-                raise StoreUnavailable(f"compaction: an answer of {size} bytes from the worker")
-            return msgspec.msgpack.decode(await process.stdout.readexactly(size), type=_Answer)
+            async with asyncio.timeout(patience_s):
+                process.stdin.write(_LENGTH.pack(len(body)) + body)
+                await process.stdin.drain()
+                (size,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+                if size > MAX_FRAME_BYTES:
+                    raise StoreUnavailable(f"compaction: an answer of {size} bytes from the worker")
+                return msgspec.msgpack.decode(await process.stdout.readexactly(size), type=_Answer)
+        except TimeoutError as error:
+            # Hangs, or meets a store that is away: both are begun again, later.
+            raise StoreUnavailable(
+                f"compaction: no answer from the worker in {patience_s:.0f} s"
+            ) from error
         except (asyncio.IncompleteReadError, ConnectionError, msgspec.MsgspecError) as error:
             raise StoreUnavailable(f"compaction: the worker process died ({error})") from error
 

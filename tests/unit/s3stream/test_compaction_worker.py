@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import pytest
 
@@ -130,6 +131,25 @@ def test_killed_child_is_a_retriable_error_and_another_one_does_the_work(tmp_pat
         with pytest.raises(StoreUnavailable, match="died"):
             await job
         worker._config = CONFIG
+        assert len(await worker.run([(NewObject(1, 8, bytes(16)), output)])) == 1
+        await worker.close()
+
+    asyncio.run(run())
+
+
+def test_child_that_hangs_is_ended_and_another_one_does_the_work(tmp_path: Path) -> None:
+    async def run() -> None:
+        uri, _, output = await on_files(tmp_path)
+        worker = WorkerProcess(uri, StoreSettings(), CONFIG, patience_s=0.5)
+        with (
+            patch(
+                "s3stream.compaction.worker._START", "import time; main = lambda: time.sleep(99)"
+            ),
+            pytest.raises(StoreUnavailable, match="no answer"),
+        ):
+            await worker.run([(NewObject(1, 7, bytes(16)), output)])
+        assert worker.pid is None
+        worker._patience_s = 60.0
         assert len(await worker.run([(NewObject(1, 8, bytes(16)), output)])) == 1
         await worker.close()
 
@@ -311,12 +331,16 @@ def test_failed_merge_gives_its_names_up() -> None:
     asyncio.run(run())
 
 
-def test_damaged_object_is_left_alone_and_the_others_are_merged() -> None:
+@pytest.mark.parametrize("missing", [False, True])
+def test_damaged_object_is_left_alone_and_the_others_are_merged(missing: bool) -> None:
     async def run() -> None:
         log = eight_uploads()
         log.upload(8, (1, 2), 8)
         damaged = log.registry.entry(1).ranges[2].object
-        log.store.flip(damaged.key, 200)
+        if missing:
+            await log.store.delete([damaged.key])
+        else:
+            log.store.flip(damaged.key, 200)
         compactor, _ = compactor_of(log)
         while await compactor.compact_once():
             pass

@@ -11,7 +11,7 @@ from s3stream.compaction.worker import InProcessRunner
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.store import SimulatedStore
 
-from .log_rig import Life, living, make_entry, open_new, run
+from .log_rig import SMALL, Life, living, make_entry, open_new, run
 
 COMPACTION = CompactionConfig(fan_in=2)
 
@@ -43,5 +43,26 @@ def test_a_tiny_object_is_not_rewritten_again_and_again() -> None:
             compactor = compactor_of(life, bucket)
             assert not await compactor.compact_once()
             assert compactor.space_amplification() == 1.0
+
+    run(body)
+
+
+def test_a_merged_object_that_nobody_needs_any_more_is_let_go_of_on_an_idle_broker() -> None:
+    """Until a checkpoint recovery would read it again, and that comes with the next upload."""
+
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop) as (life, bucket):
+            streams = await open_new(life, [1, 2])
+            for _ in range(2):
+                for stream in streams.values():
+                    await stream.append(make_entry(stream, value=bytes(300)))
+                life.storage.uploader.ask()
+                await asyncio.sleep(1)
+            assert await compactor_of(life, bucket).compact_once()
+            merged = streams[1].entry.ranges[0].object.key
+            await life.storage.drop_streams([1, 2])
+            assert merged in life.storage.registry.references
+            await asyncio.sleep(2 * SMALL.housekeeping_s)
+            assert merged not in life.storage.registry.references
 
     run(body)
