@@ -36,7 +36,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 from crc32c import crc32c
@@ -80,6 +80,8 @@ class DiskCache:
         self._queue_bytes = 0
         self._forget: list[bytes] = []
         self._writer: asyncio.Task[None] | None = None
+        # Calls in the executor; one goes on when who waits for it is cancelled.
+        self._calls: dict[asyncio.Future[Any], None] = {}
         self._off = False
         self._closed = False
         self.counters = files.counters
@@ -151,6 +153,9 @@ class DiskCache:
             return
         await self.flush()
         self._closed = True
+        # LMDB's memory must not go away under a call that reads it.
+        if self._calls:
+            await asyncio.wait(list(self._calls))
         await asyncio.get_running_loop().run_in_executor(self._executor, self._files.close)
 
     def _start_writer(self) -> None:
@@ -180,13 +185,21 @@ class DiskCache:
                 self._forget.clear()
 
     async def _run(self, work: Callable[[], T]) -> T | None:
+        call = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        self._calls[call] = None
+        call.add_done_callback(self._called)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            return await asyncio.shield(call)
         except (OSError, lmdb.Error) as error:
             if not self._off:
                 self._off = True
                 log.warning("the disk cache in %s is off from now on: %s", self._files.place, error)
             return None
+
+    def _called(self, call: asyncio.Future[Any]) -> None:
+        del self._calls[call]
+        if not call.cancelled():
+            call.exception()  # who waited may have been cancelled
 
 
 class _Files:

@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import pytest
 
+import s3stream.disk_cache
 from s3stream.block_cache import BlockCache
 from s3stream.disk_cache import CLOSED, DiskCache
 from wal.format import Kind
@@ -52,6 +55,35 @@ def test_blocks_survive_a_restart(tmp_path: Path) -> None:
         found = await cache.get("data/x", WRITE_ID, [0, 3, 9])
         assert found == {0: block(0), 3: block(3)}
         await cache.close()
+
+    asyncio.run(run())
+
+
+def test_a_read_whose_caller_went_away_ends_before_the_files_are_closed(tmp_path: Path) -> None:
+    async def run() -> None:
+        cache = await opened(tmp_path)
+        put(cache, "data/x", 0, block(0))
+        await cache.flush()
+        reading, go_on = threading.Event(), threading.Event()
+        told = []
+
+        def slow(value: memoryview, write_id: bytes, number: int) -> bytes:
+            reading.set()
+            go_on.wait(10)
+            told.append(bytes(value[:4]))
+            return b""
+
+        with patch.object(s3stream.disk_cache, "_decode", slow):
+            read = asyncio.create_task(cache.get("data/x", WRITE_ID, [0]))
+            await asyncio.to_thread(reading.wait)
+            read.cancel()
+            await asyncio.wait([read])
+            closing = asyncio.create_task(cache.close())
+            await asyncio.sleep(0.05)
+            assert not closing.done()
+            go_on.set()
+            await closing
+        assert told == [b"HWBC"]
 
     asyncio.run(run())
 
