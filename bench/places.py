@@ -9,14 +9,16 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tests.peers.processes import HERE, PEERS_HOME, BrokerProcess, Minio
 
+from . import wire
 from .raw import run_raw
-from .wire import unique
 
 STORES = ("memory", "file", "minio")
 
@@ -39,11 +41,28 @@ class Subject:
         from confluent_kafka.admin import AdminClient
         from confluent_kafka.cimpl import NewTopic
 
-        name = unique("bench")
+        name = wire.unique("bench")
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
         for future in admin.create_topics([NewTopic(name, partitions, 1)]).values():
             future.result(30)
+        self._lead(name, partitions)
         return name
+
+    def _lead(self, topic: str, partitions: int) -> None:
+        """Wait for the leaders by writing to all of them."""
+        batch = wire.batch_of(100, 100)
+        frame = wire.produce_frame(topic, [(i, batch) for i in range(partitions)])
+        with wire.connect(self.bootstrap) as link:
+            answers = wire.Answers(link)
+            for attempt in range(100):
+                link.sendall(frame)
+                try:
+                    wire.check_produced(answers.next(), topic)
+                    return
+                except wire.BadAnswer:
+                    if attempt == 99:
+                        raise
+                    time.sleep(0.05)
 
     def delete_topic(self, name: str) -> None:
         from confluent_kafka.admin import AdminClient
@@ -88,7 +107,6 @@ class Places:
         self._directory = Path()
         self._minio: Minio | None = None
         self._kafka: Subject | None = None
-        self._raw: dict[tuple[str, str], dict[str, float]] = {}
         self._buckets = 0
 
     def __enter__(self) -> Places:
@@ -104,8 +122,8 @@ class Places:
 
     @property
     def env(self) -> dict[str, str]:
-        """For clients of the S3 store."""
-        return {} if self._minio is None else self._minio.env
+        """For clients of the S3 store. Compiled modules are kept, as on a user's machine."""
+        return {"PYTHONDONTWRITEBYTECODE": "", **({} if self._minio is None else self._minio.env)}
 
     def uri(self, store: str) -> str:
         """A new, empty store."""
@@ -158,15 +176,13 @@ class Places:
         """All that speak Kafka."""
         return [*self.stores, *(["kafka"] if self.has_kafka else [])]
 
-    def raw(self, store: str, driver: str = "obstore", fresh: bool = False) -> dict[str, float]:
-        """The store's own figures, see bench.raw; measured once in a run unless `fresh`."""
-        identity = (store, driver)
-        if fresh or identity not in self._raw:
-            uri = self.uri(store)
-            self._raw[identity] = run_raw(uri, self.env, driver=driver)
-            if store == "file":
-                shutil.rmtree(uri.removeprefix("file://"), ignore_errors=True)
-        return self._raw[identity]
+    def raw(self, store: str, **options: Any) -> dict[str, float]:
+        """The store's own figures as of now, see bench.raw."""
+        uri = self.uri(store)
+        found = run_raw(uri, self.env, **options)
+        if store == "file":
+            shutil.rmtree(uri.removeprefix("file://"), ignore_errors=True)
+        return found
 
 
 def _unused_port() -> int:

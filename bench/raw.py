@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from objectstore.open import StoreSettings, open_driver
+from objectstore.store import ObjectStore
 
 ROOT = Path(__file__).parent.parent
 OBJECT_BYTES = 8 << 20
@@ -25,7 +26,9 @@ AT_ONCE = 4
 
 
 def run_raw(uri: str, env: dict[str, str], **options: Any) -> dict[str, float]:
-    """put_mb_per_s, get_mb_per_s; put_p50_ms, put_p99_ms, get_p50_ms of 1 KiB; cpu_s of each."""
+    """put_mb_per_s, get_mb_per_s, put_cpu_s_per_gb, get_cpu_s_per_gb of large objects;
+    put_p50_ms, put_p99_ms, get_p50_ms of 1 KiB. options: see `measure`.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "bench.raw", json.dumps({"uri": uri, **options})],
         cwd=ROOT, env={**os.environ, **env}, capture_output=True, text=True, check=True,
@@ -35,8 +38,13 @@ def run_raw(uri: str, env: dict[str, str], **options: Any) -> dict[str, float]:
 
 
 async def measure(
-    uri: str, driver: str = "obstore", seconds: float = 4.0, small: int = 200
+    uri: str,
+    driver: str = "obstore",
+    put_s: float = 4.0,
+    get_s: float = 2.0,
+    small: int = 200,
 ) -> dict[str, float]:
+    """put_s, get_s: how long; 0 leaves the figure out. small: requests of 1 KiB one by one."""
     store = await open_driver(
         uri, settings=StoreSettings(s3_driver=driver), now_ms=lambda: int(time.time() * 1000)
     )
@@ -52,44 +60,55 @@ async def measure(
         await store.create(key, chunks)
         return OBJECT_BYTES
 
-    latencies: list[float] = []
-    for number in range(small + 20):
-        started = time.perf_counter()
-        await store.create(f"raw/{run}/small-{number:08}", [data[:1024]])
-        if number >= 20:
-            latencies.append(time.perf_counter() - started)
+    found: dict[str, float] = {}
+    if small:
+        found |= await _small(store, run, small, data[:1024])
+    if put_s or get_s:
+        cpu = time.process_time()
+        rate = await _rate(put, put_s or 1.0)
+        spent = time.process_time() - cpu
+        found |= {
+            "put_mb_per_s": rate / 1e6,
+            "put_cpu_s_per_gb": spent / (len(keys) * OBJECT_BYTES / 1e9),
+        }
+    if get_s:
+        written = list(keys)
+        turn = 0
+
+        async def get() -> int:
+            nonlocal turn
+            turn += 1
+            return len(await store.get_range(written[turn % len(written)], 0, OBJECT_BYTES))
+
+        cpu = time.process_time()
+        rate = await _rate(get, get_s)
+        spent = time.process_time() - cpu
+        found |= {
+            "get_mb_per_s": rate / 1e6,
+            "get_cpu_s_per_gb": spent / (turn * OBJECT_BYTES / 1e9),
+        }
+    await store.delete(keys)
+    await store.close()
+    return found
+
+
+async def _small(store: ObjectStore, run: str, count: int, data: bytes) -> dict[str, float]:
+    puts: list[float] = []
     gets: list[float] = []
-    for number in range(small):
+    for number in range(count + 20):
+        started = time.perf_counter()
+        await store.create(f"raw/{run}/small-{number:08}", [data])
+        puts.append(time.perf_counter() - started)
+    for number in range(count + 20):
         started = time.perf_counter()
         await store.get(f"raw/{run}/small-{number:08}")
         gets.append(time.perf_counter() - started)
-    cpu = time.process_time()
-    put_rate = await _rate(put, seconds)
-    put_cpu = time.process_time() - cpu
-    written = list(keys)
-    turn = 0
-
-    async def get() -> int:
-        nonlocal turn
-        turn += 1
-        key = written[turn % len(written)]
-        return len(await store.get_range(key, 0, OBJECT_BYTES))
-
-    cpu = time.process_time()
-    get_rate = await _rate(get, seconds / 2)
-    get_cpu = time.process_time() - cpu
-    latencies.sort()
-    gets.sort()
-    await store.delete(keys)
-    await store.close()
+    # The first ones open connections.
+    puts, gets = sorted(puts[20:]), sorted(gets[20:])
     return {
-        "put_mb_per_s": put_rate / 1e6,
-        "get_mb_per_s": get_rate / 1e6,
-        "put_p50_ms": latencies[len(latencies) // 2] * 1e3,
-        "put_p99_ms": latencies[int(len(latencies) * 0.99)] * 1e3,
-        "get_p50_ms": gets[len(gets) // 2] * 1e3,
-        "put_cpu_s": put_cpu / (put_rate * seconds / 1e9),
-        "get_cpu_s": get_cpu / (get_rate * seconds / 2 / 1e9),
+        "put_p50_ms": puts[count // 2] * 1e3,
+        "put_p99_ms": puts[int(count * 0.99)] * 1e3,
+        "get_p50_ms": gets[count // 2] * 1e3,
     }
 
 
