@@ -83,17 +83,18 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
     ctx.connection.hold(grant)
     reading = _Reading(ctx, request, reads, max_bytes, read_deadline, grant)
     total = await reading.read()
-    waiting = [r.partition for r in reads if r.partition is not None]
-    if waiting and not reading.failed and total < request.min_bytes and loop.time() < deadline:
-        waiter = Waiter([partition.moved for partition in waiting])
+    while total < request.min_bytes and not reading.failed and loop.time() < deadline:
+        watched = [r.partition.moved for r in reads if r.partition is not None]
+        if not watched:
+            break
+        waiter = Waiter(watched)
         try:
-            while total < request.min_bytes and not reading.failed:
-                left = deadline - loop.time()
-                if left <= 0 or not await waiter.wait(left):
-                    break
-                total = await reading.read()
+            # One that moved while another was read will not move for us again.
+            if reading.is_current and not await waiter.wait(deadline - loop.time()):
+                break
         finally:
             waiter.close()
+        total = await reading.read()
     return _answer(ctx, context, reads, version)
 
 
@@ -181,6 +182,15 @@ class _Reading:
         """A partition has something to tell at once: an error, or where the logs part."""
         return any(read.error or read.told.diverging_epoch for read in self._reads)
 
+    @property
+    def is_current(self) -> bool:
+        """Whether no partition has moved since it was looked at."""
+        return all(
+            read.told.high_watermark == read.partition.high_watermark and not read.partition.closed
+            for read in self._reads
+            if read.partition is not None
+        )
+
     async def read(self) -> int:
         """Read every partition anew, within the memory that there is; the bytes found."""
         least = 0
@@ -208,6 +218,10 @@ class _Reading:
             read.error = None
             read.told.records = ()
             read.size_bytes = 0
+            # As of now: what comes while it is read is for the next look.
+            read.told.high_watermark = partition.high_watermark
+            read.told.last_stable_offset = partition.last_stable_offset
+            read.told.log_start_offset = partition.log_start_offset
             try:
                 _check(partition, read)
                 if read.told.diverging_epoch is None and room is not None:
@@ -237,9 +251,6 @@ class _Reading:
                 # One partition's trouble stays its own.
                 log.exception("%s-%d: reading failed", partition.topic, partition.index)
                 read.error = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
-            read.told.high_watermark = partition.high_watermark
-            read.told.last_stable_offset = partition.last_stable_offset
-            read.told.log_start_offset = partition.log_start_offset
         return total
 
     def _locate_anew(self, read: _Read) -> None:

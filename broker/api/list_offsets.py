@@ -17,6 +17,8 @@ from objectstore.errors import Corrupt, StoreError
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import ListOffsetsResponse
 
+from .confirmed_leader import ConfirmedLeader
+
 log = logging.getLogger(__name__)
 
 LATEST = -1
@@ -40,7 +42,7 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
             seen[key] = seen.get(key, 0) + 1
     told: set[tuple[str, int]] = set()
     isolation = request.isolation_level if version >= 2 else 0
-    leader = _Leader(ctx)
+    leader = ConfirmedLeader(ctx)
     topics = []
     for topic in request.topics:
         answers = []
@@ -78,28 +80,13 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
     return ListOffsetsResponse(topics=topics, version=version)
 
 
-class _Leader:
-    """Whether this broker leads still: asked at most once for a request."""
-
-    def __init__(self, ctx: RequestContext) -> None:
-        self._ctx = ctx
-        self._error: KafkaError | None = None
-
-    async def confirm(self) -> None:
-        """Raises KafkaError."""
-        if self._error is None:
-            try:
-                await self._ctx.services.confirmation.confirm()
-            except KafkaError as error:
-                self._error = error
-            except StoreError as error:
-                self._error = KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error))
-        if self._error is not None:
-            raise self._error
-
-
 async def _look_up(
-    ctx: RequestContext, leader: _Leader, topic: str, wanted: Any, isolation: int, version: int
+    ctx: RequestContext,
+    leader: ConfirmedLeader,
+    topic: str,
+    wanted: Any,
+    isolation: int,
+    version: int,
 ) -> FoundOffset | None:
     partition = ctx.services.partitions.leading(topic, wanted.partition_index)
     if version >= 4:

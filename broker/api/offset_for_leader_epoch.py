@@ -8,11 +8,14 @@ from broker.request_context import RequestContext
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import OffsetForLeaderEpochResponse
 
+from .confirmed_leader import ConfirmedLeader
+
 _Topic = OffsetForLeaderEpochResponse.OffsetForLeaderTopicResult
 
 
 async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
     """One answer for each partition."""
+    leader = ConfirmedLeader(ctx)
     topics = []
     for topic in request.topics:
         answers = []
@@ -28,6 +31,7 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
             try:
                 partition = ctx.services.partitions.leading(topic.topic, wanted.partition)
                 partition.check_leader_epoch(wanted.current_leader_epoch)
+                await leader.confirm()
                 end = partition.end_offset_for_epoch(wanted.leader_epoch)
             except KafkaError as error:
                 answer.error_code = int(error.code)

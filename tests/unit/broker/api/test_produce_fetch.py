@@ -225,6 +225,55 @@ def test_a_waiting_fetch_is_woken_by_what_becomes_durable() -> None:
     run(body)
 
 
+def test_what_comes_to_one_partition_while_another_is_read_wakes_the_fetch() -> None:
+    async def body(rig: Rig) -> None:
+        await rig.topic(partitions=2)
+        writer, reader = rig.client(), rig.client()
+        second = rig.node.partitions.get("t", 1)
+        assert second is not None
+        reading = asyncio.Event()
+
+        async def slow(*_: object) -> list[memoryview]:
+            reading.set()
+            await asyncio.sleep(0.3)
+            return []
+
+        second.read_cached = lambda *_: None  # type: ignore[method-assign]
+        second.read = slow  # type: ignore[method-assign, assignment]
+        reader.send(fetch([("t", 0, 0), ("t", 1, 0)], max_wait_ms=60_000), V)
+        await reading.wait()
+        await produced(writer)
+        await asyncio.sleep(2)
+        (answer,) = reader.answers(FETCH, V)
+        assert fetched(answer) == [(0, len(batch())), (0, 0)]
+
+    run(body)
+
+
+def test_a_partition_that_is_opened_anew_wakes_the_fetch_that_waited_for_it() -> None:
+    async def body(rig: Rig) -> None:
+        partition = await rig.topic()
+        reader, writer = rig.client(), rig.client()
+        reader.send(fetch([("t", 0, 0)], max_wait_ms=60_000), V)
+        await settle()
+        leading = rig.node._leading
+        assert leading is not None
+        leading._close(partition.stream.stream_id)
+        await leading.reconcile()
+        assert rig.node.partitions.get("t", 0) not in (None, partition)
+        await settle()
+        answers = reader.answers(FETCH, V)
+        if not answers:
+            await produced(writer)
+            await asyncio.sleep(0.1)
+            answers = reader.answers(FETCH, V)
+            assert fetched(answers[0]) == [(0, len(batch()))]
+        else:
+            assert fetched(answers[0])[0][0] == int(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
+    run(body)
+
+
 def test_min_bytes_are_waited_for() -> None:
     async def body(rig: Rig) -> None:
         await rig.topic()
