@@ -207,8 +207,8 @@ class Node:
 
     async def _fenced(self) -> Fenced | None:
         """Whether another process has ended our term; None also where nobody can tell."""
-        if self._controller is None:
-            return None
+        if self._controller is None or self._storage is None:
+            return None  # the controller has no term of ours yet
         backoff = Backoff(self.environment.rng)
         try:
             async with asyncio.timeout(CONFIRM_S):
