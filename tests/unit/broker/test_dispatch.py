@@ -20,7 +20,8 @@ from protocol.errors import MalformedFrame
 from .api.requests import fetch, produce
 from .node_rig import Rig, batch, run
 
-PATIENCE_S = 3600.0
+# A fetch may ask to wait for 25 days, and gets that; so may who joins a group.
+PATIENCE_S = 2.0**31 / 1000 + 3600
 
 
 def header(key: int, version: int) -> bytes:
