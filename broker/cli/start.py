@@ -39,7 +39,9 @@ log = logging.getLogger("headwater")
 # Docker kills ten seconds after it asked; every part of the end fits into this.
 STOP_WITHIN_S = 7.5
 NODE_CLOSE_S = 6.0
-EXECUTOR_THREADS = 4
+# For files: as many as uploads have under way at once, the log's window, and some for readers. A
+# thread is made when all others are busy. Fewer, and the log waits for an upload's fsync.
+EXECUTOR_THREADS = 16
 # Files that clients may never take: the store's sockets, the disk cache, logs, the admin address.
 RESERVED_FILES = 256
 LEAST_CONNECTIONS = 16
