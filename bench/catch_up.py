@@ -13,7 +13,7 @@ from .load import run_load
 from .places import Places
 
 NAME = "catch-up read"
-HISTORY_BYTES = 768 << 20
+HISTORY_BYTES = 512 << 20
 
 
 def measure(places: Places) -> Iterator[Figure]:

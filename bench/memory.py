@@ -26,7 +26,7 @@ def measure(places: Places) -> Iterator[Figure]:
             topic = subject.create_topic(16)
             load = start_load(
                 "produce", bootstrap=subject.bootstrap, topic=topic, partitions=16,
-                batch_bytes=64 << 10, connections=4, in_flight=5, seconds=8,
+                batch_bytes=64 << 10, connections=4, in_flight=5, seconds=5,
             )  # fmt: skip
             most = 0
             while load.poll() is None:

@@ -16,7 +16,7 @@ NAME = "throughput"
 SIZES = {"16 KiB": 16 << 10, "256 KiB": 256 << 10, "1 MiB": 1 << 20}
 PARTITIONS = (1, 16)
 CONNECTIONS, IN_FLIGHT = 2, 5
-SECONDS = 4.0
+SECONDS = 3.0
 
 
 def measure(places: Places) -> Iterator[Figure]:
@@ -44,7 +44,7 @@ def _one(
         before = 0.0 if place == "kafka" else subject.cpu_s()
         made = run_load(
             "produce", **load, batch_bytes=size_bytes, connections=CONNECTIONS,
-            in_flight=IN_FLIGHT, seconds=SECONDS, max_bytes=2 << 30,
+            in_flight=IN_FLIGHT, seconds=SECONDS, max_bytes=3 << 29,
         )  # fmt: skip
         _refuse_failures(made)
         yield Figure("produce", setting, place, made["mb_per_s"], "MB/s")
