@@ -107,6 +107,22 @@ class Upkeep:
 
     async def run(self) -> None:
         """Owner's task: until it is cancelled. Raises Corrupt, and for bugs."""
+        parts = asyncio.create_task(self._run_parts(), name="upkeep-parts")
+        try:
+            await asyncio.wait([parts])
+        finally:
+            # Not in this task: an error that a part meets while it is cancelled would take the
+            # place of the cancellation, and nobody could tell.
+            if not parts.done():
+                parts.cancel()
+                await asyncio.wait([parts])
+            error = None if parts.cancelled() else parts.exception()
+        if error is not None and not isinstance(error, LogError | StreamError):
+            raise error
+        # The log ended under us. Its writer says so, and why, better than we could.
+        await asyncio.get_running_loop().create_future()
+
+    async def _run_parts(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._report(), name="reports")
@@ -114,11 +130,7 @@ class Upkeep:
                 if self.compactor is not None:
                     tasks.create_task(self.compactor.run(), name="compactor")
         except BaseExceptionGroup as group:
-            error = first_error(group)
-            if not isinstance(error, LogError | StreamError):
-                raise error from None
-        # The log ended under us. Its writer says so, and why, better than we could.
-        await asyncio.get_running_loop().create_future()
+            raise first_error(group) from None
 
     async def _report(self) -> None:
         while True:

@@ -128,8 +128,8 @@ class Collector:
         try:
             await self._gather(current, tails)
             doomed = current.garbage(candidates)
-        except BaseException:
-            # Left open where even this fails: then the next round ends it.
+        except Exception:
+            # Left open where even this fails, or where we are cancelled: the next round ends it.
             await self._rounds.end_round(number, abandoned=True)
             raise
         await self._rounds.end_round(number, abandoned=current.abandoned)

@@ -10,12 +10,14 @@ import pytest
 from broker.config import BrokerConfig, load
 from broker.upkeep import Upkeep, compaction_config, merge_runner
 from objectstore.settings import StoreSettings
+from protocol.errors import ErrorCode, KafkaError
 from s3stream.collector import RoundResult, Rounds
 from s3stream.compaction.worker import InProcessRunner, WorkerProcess
 from s3stream.metadata.image import Rounds as OpenRounds
 from s3stream.metadata.image import changed
 from s3stream.metadata.records import BEFORE_ALL
 from tests.unit.s3stream.test_collector import Cluster, upload_now
+from wal.errors import LogClosed
 from wal.keys import DATA_PREFIX
 
 
@@ -127,6 +129,40 @@ def test_uploads_are_merged_and_what_they_replaced_is_deleted_without_being_aske
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await cluster.stop()
+
+    asyncio.run(run())
+
+
+def test_ends_when_cancelled_whatever_a_part_of_it_meets_then() -> None:
+    async def run() -> None:
+        cluster = Cluster()
+        node = await cluster.start(0)
+        cluster.reporters.clear()  # nobody answers: the round stays open
+        config = config_of({"collector.round.interval.ms": 1000})
+        upkeep = Upkeep(node, cluster, config, runner=None, decides=lambda: True, rng=Random(2))
+        begun = asyncio.Event()
+
+        async def on_begin() -> None:
+            begun.set()
+
+        async def refuse(number: int, *, abandoned: bool) -> None:
+            raise KafkaError(ErrorCode.NOT_CONTROLLER)
+
+        async def report() -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                raise LogClosed("closed meanwhile")
+
+        cluster.on_begin = on_begin
+        cluster.end_round = refuse  # type: ignore[method-assign]
+        upkeep._report = report  # type: ignore[method-assign]
+        task = asyncio.create_task(upkeep.run())
+        await begun.wait()
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        assert done and task.cancelled()
         await cluster.stop()
 
     asyncio.run(run())
