@@ -11,6 +11,7 @@ seconds.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,7 @@ class Process:
     incarnation: int = -1
     ready: bool = False
     ended: bool = False
+    ended_at: float = math.inf
     replaced_at: float | None = None
 
     @property
@@ -177,23 +179,34 @@ class Cluster:
         except Fenced as error:
             self.counted["fenced"] += 1
             self.loop.record(f"{process.name} is fenced: {error}")
+            if not any(self._met(process, other) for other in self.processes):
+                self.bugs.append(error)
         except Exception as error:
             self.bugs.append(error)
         except asyncio.CancelledError:
             return  # `stop`, which closes the node
-        process.ended = True
-        self._changed.set()
+        self._end(process)
         await node.abort()
+
+    def _end(self, process: Process) -> None:
+        if not process.ended:
+            process.ended = True
+            process.ended_at = self.loop.time()
+            self._changed.set()
+
+    @staticmethod
+    def _met(process: Process, other: Process) -> bool:
+        """Whether `other` was alive in the life of `process`, and so may have fenced it."""
+        return other is not process and other.ended_at >= process.started_at
 
     def crash(self, process: Process) -> None:
         """As `kill -9`. What it had sent to the store is under way all the same."""
         if process.ended:
             return
-        process.ended = True
+        self._end(process)
         self.counted["crash"] += 1
         self.loop.crash(process.name)
         self.network.kill(process.name)
-        self._changed.set()
 
     def pause(self, process: Process, for_s: float) -> None:
         if process.ended or self.loop.is_paused(process.name):
@@ -210,11 +223,13 @@ class Cluster:
         task = self._tasks[process]
         task.cancel()
         closing = start_on(process.name, process.node.close(6.0))
-        while not process.ended and not (closing.done() and task.done()):
-            await asyncio.wait([one for one in (closing, task) if not one.done()], timeout=0.5)
-        if closing.done():
-            closing.result()
-        process.ended = True
+        try:
+            while not process.ended and not (closing.done() and task.done()):
+                await asyncio.wait([one for one in (closing, task) if not one.done()], timeout=0.5)
+            if closing.done():
+                closing.result()
+        finally:
+            self._end(process)
 
     def log_ended(self, incarnation: int) -> None:
         """`wal/<incarnation>/end` has landed."""
