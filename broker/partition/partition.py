@@ -325,11 +325,13 @@ class Partition:
                 record.timestamp, record.offset, now_ms, before_ms, after_ms
             )
 
-        if self._validate or config.compacts:
+        claims = config.log_append_time and header.timestamp_type != 0
+        if self._validate or config.compacts or claims:
+            judge = fault if not config.log_append_time else _claim if claims else None
             validate_records(
                 records,
                 compacted_as=f"{self.topic}-{self.index}" if config.compacts else None,
-                timestamp_fault=None if config.log_append_time else fault,
+                timestamp_fault=judge,
             )
         elif not config.log_append_time:
             record_batch.check_timestamps(header, now_ms, before_ms, after_ms)
@@ -483,3 +485,13 @@ def _recompressed(records: memoryview, codec: int, level: int | None) -> bytearr
         return recompress(records, codec, level)
     except UnreadableRecords as error:
         raise KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, detail=str(error)) from None
+
+
+def _claim(record: Record) -> str:
+    """Kafka's words for a batch that says itself that the log gave it its time."""
+    key, value = len(record.key or b""), len(record.value or b"")
+    return (
+        f"Invalid timestamp type in message DefaultRecord(offset={record.offset}, "
+        f"timestamp={record.timestamp}, key={key} bytes, value={value} bytes). "
+        "Producer should not set timestamp type to LogAppendTime."
+    )

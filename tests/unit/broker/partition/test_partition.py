@@ -124,6 +124,22 @@ def test_log_append_time_stamps_every_record_with_the_brokers_time() -> None:
     run(body)
 
 
+def test_a_claim_of_broker_time_is_refused_where_the_broker_gives_the_time() -> None:
+    # As Apache Kafka 4.3.1 answered the same bytes.
+    async def body(rig: Rig) -> None:
+        partition = await rig.topic(message_timestamp_type="LogAppendTime")
+        with pytest.raises(KafkaError) as caught:
+            append(partition, batch(2, timestamp=T0, timestamp_type=1))
+        assert caught.value.code is ErrorCode.INVALID_TIMESTAMP
+        assert [text for _, text in caught.value.record_errors] == [  # type: ignore[attr-defined]
+            f"Invalid timestamp type in message DefaultRecord(offset={n}, timestamp={T0 + 1}, "
+            "key=1 bytes, value=1 bytes). Producer should not set timestamp type to LogAppendTime."
+            for n in (0, 1)
+        ]
+
+    run(body)
+
+
 def test_timestamps_out_of_bounds_are_refused_by_record() -> None:
     async def body(rig: Rig) -> None:
         for validate in ("false", "true"):
