@@ -79,7 +79,10 @@ def find(one: Planted, clean: Path, seeds: range) -> tuple[Planted, int | None, 
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         tree = Path(folder)
         copy_tree(tree)
-        apply(one.patch, tree)
+        try:
+            apply(one.patch, tree)
+        except subprocess.CalledProcessError:
+            return one, None, "the patch does not fit the tree any more"
         for seed in seeds:
             told = run(tree, seed)
             if told is not None and run(clean, seed) is None:
@@ -104,7 +107,7 @@ def main() -> int:
             ):
                 if seed is None:
                     missed += 1
-                    print(f"NOT FOUND  {one.name}: {one.what}", flush=True)
+                    print(f"NOT FOUND  {one.name}: {told or one.what}", flush=True)
                 else:
                     print(f"found  {one.name} by seed {seed}: {told[:160]}", flush=True)
     print(f"{len(chosen) - missed} of {len(chosen)} planted bugs found")

@@ -20,10 +20,11 @@ from asyncio import base_events
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import cache
 from hashlib import blake2b
 from heapq import heappop
 from random import Random
-from types import CoroutineType, FrameType
+from types import CodeType, CoroutineType, FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -384,11 +385,25 @@ def _places(coro: Any, watched: tuple[str, ...]) -> tuple[str, ...]:
     """file:line of every suspended frame of a coroutine, outermost first."""
     places: list[str] = []
     while coro is not None:
-        frame: FrameType | None = getattr(coro, "cr_frame", None) or getattr(coro, "ag_frame", None)
+        if isinstance(coro, CoroutineType):
+            frame: FrameType | None = coro.cr_frame
+            inner: Any = coro.cr_await
+        else:
+            frame = getattr(coro, "ag_frame", None)
+            inner = getattr(coro, "ag_await", None)
         if frame is not None:
-            path = frame.f_code.co_filename
-            if any(part in path for part in watched):
-                short = "/".join(path.rsplit("/", 2)[-2:])
-                places.append(f"{short}:{frame.f_lineno} {frame.f_code.co_name}")
-        coro = getattr(coro, "cr_await", None) or getattr(coro, "ag_await", None)
+            place = _place(frame.f_code, frame.f_lineno, watched)
+            if place:
+                places.append(place)
+        coro = inner
     return tuple(places)
+
+
+@cache
+def _place(code: CodeType, line: int, watched: tuple[str, ...]) -> str:
+    """Empty where nobody watches."""
+    path = code.co_filename
+    if not any(part in path for part in watched):
+        return ""
+    short = "/".join(path.rsplit("/", 2)[-2:])
+    return f"{short}:{line} {code.co_name}"
