@@ -128,14 +128,18 @@ async def open_driver(
 
 
 async def s3_address(parsed: StoreUri, settings: StoreSettings) -> S3Address:
-    """With the region of the profile in use, which is read from a file."""
+    """With endpoint and region of the profile in use, which are read from a file."""
     from .drivers.aws_credentials import AwsCredentials
 
+    credentials = AwsCredentials()
+    endpoint = region = None
     address = resolve_s3(parsed.bucket, settings)
-    if address.region_known:
-        return address
-    region = await asyncio.to_thread(AwsCredentials().profile_region)
-    return resolve_s3(parsed.bucket, settings, profile_region=region)
+    if address.endpoint is None:
+        endpoint = await asyncio.to_thread(credentials.profile_endpoint)
+        address = resolve_s3(parsed.bucket, settings, profile_endpoint=endpoint)
+    if endpoint is not None or not address.region_known:
+        region = await asyncio.to_thread(credentials.profile_region)
+    return resolve_s3(parsed.bucket, settings, profile_region=region, profile_endpoint=endpoint)
 
 
 async def create_bucket(uri: str, settings: StoreSettings) -> None:

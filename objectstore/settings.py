@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 S3_DRIVERS = ("obstore", "aiobotocore")
 DEFAULT_REGION = "us-east-1"
@@ -15,7 +16,7 @@ class StoreSettings:
     """Validated when built: raises ValueError naming the key.
 
     s3_driver: the library that talks to `s3://`; obstore needs a third of the processor time.
-    s3_endpoint: None: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else AWS itself.
+    s3_endpoint: None: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the profile's, else AWS itself.
     s3_region: None: AWS_REGION, AWS_DEFAULT_REGION, the profile's, else us-east-1.
     s3_path_style: bucket in the path, not in the host name; None: where an endpoint is given.
     request_timeout_s: for one request with a small body; large bodies get more (2 MiB a second).
@@ -62,6 +63,14 @@ class S3Address:
     max_connections: int
     region_known: bool = True
 
+    @property
+    def is_billed(self) -> bool:
+        """Requests cost money: this is AWS itself, by whatever name."""
+        if self.endpoint is None:
+            return True
+        host = urlsplit(self.endpoint).hostname or ""
+        return host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
     def timeout_s(self, size_bytes: int = 0) -> float:
         return self.request_timeout_s + size_bytes / (2 << 20)
 
@@ -80,14 +89,15 @@ def resolve_s3(
     settings: StoreSettings,
     environ: Mapping[str, str] | None = None,
     profile_region: str | None = None,
+    profile_endpoint: str | None = None,
 ) -> S3Address:
-    """Fill in what the settings leave open. profile_region: from ~/.aws/config, if any."""
+    """Fill in what the settings leave open. profile_...: from ~/.aws/config, if any."""
     env = os.environ if environ is None else environ
     endpoint = (
         settings.s3_endpoint
         or env.get("AWS_ENDPOINT_URL_S3")
         or env.get("AWS_ENDPOINT_URL")
-        or None
+        or profile_endpoint
     )
     region = (
         settings.s3_region

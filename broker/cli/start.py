@@ -25,7 +25,7 @@ from broker.network import TcpNetwork
 from broker.node import Environment, Node
 from broker.server import AddressInUse
 from objectstore.errors import StoreError
-from objectstore.open import create_bucket, display_uri, open_store, parse_uri
+from objectstore.open import create_bucket, display_uri, open_store, parse_uri, s3_address
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
 from s3stream.metadata.records import Endpoint
@@ -145,18 +145,15 @@ def _with_file_limit(config: BrokerConfig) -> BrokerConfig:
     return replace(config, static=static)
 
 
-def store_name(uri: str, settings: StoreSettings) -> str:
-    """Driver and endpoint: a start by another door to the store tests it anew."""
-    scheme = parse_uri(uri).scheme
-    if scheme != "s3":
-        return scheme
-    endpoint = (
-        settings.s3_endpoint
-        or os.environ.get("AWS_ENDPOINT_URL_S3")
-        or os.environ.get("AWS_ENDPOINT_URL")
-        or "aws"
-    )
-    return f"s3 {settings.s3_driver} {endpoint}"
+async def store_door(uri: str, settings: StoreSettings) -> tuple[str, bool]:
+    """Driver and endpoint, by which a start tells another door to the store, which it tests anew;
+    and whether requests there cost money.
+    """
+    parsed = parse_uri(uri)
+    if parsed.scheme != "s3":
+        return parsed.scheme, False
+    address = await s3_address(parsed, settings)
+    return f"s3 {settings.s3_driver} {address.endpoint or 'aws'}", address.is_billed
 
 
 def cache_directory(config: BrokerConfig, uri: str) -> Path | None:
@@ -229,11 +226,13 @@ async def _serve_store(
 ) -> int:
     config, uri = start.config, start.uri
     network = TcpNetwork()
+    door, billed = await store_door(uri, start.settings)
     node = Node(
         config,
         Environment(
             store=store,
-            store_name=store_name(uri, start.settings),
+            store_name=door,
+            billed=billed,
             network=network,
             now_ms=_now_ms,
             rng=random.SystemRandom(),

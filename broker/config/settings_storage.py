@@ -45,7 +45,8 @@ STORAGE: tuple[Setting, ...] = (
         "s3.endpoint",
         ConfigType.STRING,
         None,
-        "URL of an S3-compatible store. Not set: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else AWS.",
+        "URL of an S3-compatible store. Not set: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, the "
+        "profile's, else AWS.",
     ),
     _ours(
         "s3.region",

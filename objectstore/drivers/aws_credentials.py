@@ -55,9 +55,33 @@ class AwsCredentials:
         return Keys(str(frozen.access_key), str(frozen.secret_key), frozen.token)
 
     def profile_region(self) -> str | None:
-        """The region of the profile in use, None where none is set."""
-        region = self._botocore().get_config_variable("region")
+        """The region of the profile in use, None where none is set. Raises AccessDenied."""
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            region = self._botocore().get_config_variable("region")
+        except BotoCoreError as error:
+            raise AccessDenied(f"the AWS profile cannot be read: {error}") from error
         return str(region) if region else None
+
+    def profile_endpoint(self) -> str | None:
+        """The S3 endpoint that the profile in use names, None where it names none.
+
+        Raises AccessDenied.
+        """
+        if not any(os.path.exists(os.path.expanduser(path)) for path in _profile_files()):
+            return None  # a quarter of a second of importing saved
+        from botocore.configprovider import ConfiguredEndpointProvider
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            session = self._botocore()
+            found = ConfiguredEndpointProvider(
+                session.full_config, session.get_scoped_config(), "s3"
+            ).provide()
+        except BotoCoreError as error:
+            raise AccessDenied(f"the AWS profile cannot be read: {error}") from error
+        return str(found) if found else None
 
     @property
     def can_expire(self) -> bool:
@@ -74,6 +98,13 @@ class AwsCredentials:
 
             self._session = botocore.session.get_session()
         return self._session
+
+
+def _profile_files() -> tuple[str, str]:
+    return (
+        os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config",
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE") or "~/.aws/credentials",
+    )
 
 
 def _plain_keys() -> Keys | None:

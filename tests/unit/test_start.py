@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -17,6 +18,10 @@ from urllib.request import urlopen
 import pytest
 
 from broker.cli import exit_status
+from broker.cli.start import store_door
+from broker.config.load import load
+from broker.storage_config import stream_config
+from objectstore.settings import StoreSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 READY = re.compile(
@@ -157,6 +162,35 @@ def test_after_a_kill_the_same_node_id_is_ready_again_at_once(tmp_path: Path) ->
         broker.end()
     with start(tmp_path, *FREE) as broker:
         assert broker.ready()[4] == "1"
+
+
+@pytest.mark.parametrize(
+    ("uri", "endpoint", "door", "puts_per_s"),
+    [
+        ("s3://bucket/x", None, "s3 obstore aws", 5.0),
+        ("s3://bucket/x", "http://127.0.0.1:9000", "s3 obstore http://127.0.0.1:9000", None),
+        ("file:///x", None, "file", None),
+        ("memory:", None, "memory", None),
+    ],
+)
+def test_small_log_objects_have_a_budget_where_requests_cost_money(
+    uri: str,
+    endpoint: str | None,
+    door: str,
+    puts_per_s: float | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    found, billed = asyncio.run(store_door(uri, StoreSettings(s3_endpoint=endpoint)))
+    assert found == door
+    config = stream_config(load().config, billed=billed)
+    assert config.wal.put_budget_per_s == puts_per_s
+    told = stream_config(load(sets=["wal.put.budget.per.second=2"]).config, billed=billed)
+    assert told.wal.put_budget_per_s == 2
 
 
 def test_every_setting_is_printed(tmp_path: Path) -> None:

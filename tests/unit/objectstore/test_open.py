@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from objectstore.doctor import Severity, doctor_findings, judge_lifecycle, judge_versioning
-from objectstore.open import StoreSettings, display_uri, open_store, parse_uri
+from objectstore.errors import AccessDenied
+from objectstore.open import StoreSettings, display_uri, open_store, parse_uri, s3_address
 from objectstore.settings import resolve_s3
 
 
@@ -61,6 +63,48 @@ def test_the_environment_fills_in_region_and_endpoint() -> None:
     assert (address.region, address.base_url) == ("r", "http://bucket.c")
     assert resolve_s3("bucket", plain, {}, profile_region="p").region == "p"
     assert resolve_s3("bucket", plain, {}).base_url == "https://bucket.s3.us-east-1.amazonaws.com"
+
+
+def test_a_profile_fills_in_region_and_endpoint_for_either_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "[default]\nregion = eu-north-1\n"
+        "[profile lab]\nregion = eu-south-1\nendpoint_url = http://general\nservices = lab\n"
+        "[services lab]\ns3 =\n  endpoint_url = http://lab\n"
+    )
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+
+    def found() -> tuple[str | None, str]:
+        address = asyncio.run(s3_address(parse_uri("s3://bucket"), StoreSettings()))
+        return address.endpoint, address.region
+
+    assert found() == (None, "eu-north-1")
+    monkeypatch.setenv("AWS_PROFILE", "lab")
+    assert found() == ("http://lab", "eu-south-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://environment")
+    assert found() == ("http://environment", "eu-south-1")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    monkeypatch.setenv("AWS_PROFILE", "missing")
+    with pytest.raises(AccessDenied, match="missing"):
+        found()
+
+
+def test_requests_cost_money_at_aws_and_nowhere_else() -> None:
+    for endpoint, billed in (
+        (None, True),
+        ("https://s3.eu-central-1.amazonaws.com", True),
+        ("https://s3.cn-north-1.amazonaws.com.cn:443", True),
+        ("http://127.0.0.1:9000", False),
+        ("http://amazonaws.com.example", False),
+    ):
+        settings = StoreSettings(s3_endpoint=endpoint)
+        assert resolve_s3("bucket", settings, {}).is_billed is billed, endpoint
 
 
 @pytest.mark.parametrize(
