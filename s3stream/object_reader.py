@@ -9,19 +9,19 @@ the batches for following one another without a gap.
 
 from __future__ import annotations
 
-import asyncio
 import struct
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from objectstore.errors import Corrupt
 from objectstore.store import ObjectStore
 from protocol.record_batch import HEADER_SIZE, LOG_OVERHEAD, MAGIC, assign
 from wal.format import BlockEntry, LargeBatchRef, ObjectIndex, StreamRange
+from wal.parallel import all_of
 
 from .block_cache import BlockCache
 from .index_cache import INDEX_CACHE_BYTES, IndexCache
@@ -157,7 +157,7 @@ class ObjectReader:
         max_bytes: int,
     ) -> list[_Piece]:
         """What to read, up to where `max_bytes` are certain; every index in parallel."""
-        indexes = await _all([self.index(one.object) for one in chosen])
+        indexes = await all_of([self.index(one.object) for one in chosen])
         found: list[tuple[ObjectRef, ObjectIndex, StreamRange, int]] = []
         expected: int | None = None
         size_bytes = 0
@@ -183,7 +183,7 @@ class ObjectReader:
             needed = min(end_offset, one.end_offset)
             if expected is None or expected < needed:
                 raise _hole(stream_id, one.object.key, expected or at, None)
-        return await _all([self._piece(*one) for one in found])
+        return await all_of([self._piece(*one) for one in found])
 
     def _bytes_before(self, stream_id: int, offset: int, ref: ObjectRef, first: StreamRange) -> int:
         """How much of its range may lie before `offset`: exact where a reader goes on."""
@@ -218,7 +218,7 @@ class ObjectReader:
             refs[identity] = piece.ref
             by_object.setdefault(identity, {})[piece.block] = piece.entry
         wanted = {identity: sorted(blocks.items()) for identity, blocks in by_object.items()}
-        read = await _all(
+        read = await all_of(
             [
                 self.block_cache.read(store, refs[identity], blocks)
                 for identity, blocks in wanted.items()
@@ -366,16 +366,3 @@ def _spans(key: str, batches: memoryview) -> Iterator[tuple[int, int, int]]:
 def _hole(stream_id: int, key: str, expected: int, found: int | None) -> Corrupt:
     what = "nothing follows" if found is None else f"{found} follows"
     return Corrupt(f"{key}: stream {stream_id} has a hole: offset {expected} expected, {what}")
-
-
-async def _all(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """All of them at once; the first failure cancels the rest and is raised as it is."""
-    if len(work) == 1:
-        return [await work[0]]
-    tasks = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
