@@ -42,6 +42,7 @@ from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
 from objectstore.wrappers.meter import MeterStore, RequestMeter
 from objectstore.wrappers.priority import Priority
+from objectstore.wrappers.retry import PATIENT, RetryStore
 from protocol.errors import KafkaError
 from s3stream.block_cache import BlockCache
 from s3stream.disk_cache import DiskCache
@@ -373,7 +374,9 @@ class Node:
 
     async def _recover(self, state: IncarnationState, ended: LogEnd) -> Recovered:
         """Read an ended log once and write down what it held."""
-        recovered = await recover(self.store, state.incarnation, ended.end)
+        # Hundreds of reads; one that fails must not make all of them begin again.
+        store = RetryStore(self._stores[Priority.WAL], self.environment.rng, PATIENT)
+        recovered = await recover(store, state.incarnation, ended.end)
         entries = recovered.entries
         if not entries:
             return Recovered({}, None)

@@ -8,7 +8,8 @@
     4. create `<log>/end`, which names the end and its maker: whoever creates it owns what follows
 
 A writer that never rests can fill all of those places between 1 and 2, again and again. So each
-further attempt puts one more seal ahead, twice as far as the last: it cannot write past that.
+further attempt puts one more seal ahead, twice as far as the writer went since the last one: it
+cannot write past that.
 
 Every step can be repeated by anybody at any time. A seal at a key that had been trimmed is void
 and does no harm: it lies below the trim that the newest data object carries.
@@ -136,7 +137,7 @@ class _Sealer:
 
     async def run(self) -> LogEnd:
         hole: tuple[int, int] = (-1, 0)
-        ahead = 0
+        ahead, overtaken_at = 0, -1
         while True:
             # Read first, each time: once `end` is there nobody seals or computes an end again.
             found = await read_end(self._store, self._log, self._maker)
@@ -157,12 +158,15 @@ class _Sealer:
             undecided = [seq for seq in places if seq not in seen.sizes]
             if first in seen.seals and not seen.is_void(first) and not undecided:
                 return await self._make_final(first)
-            if ahead and first not in seen.seals and first + ahead not in seen.sizes:
-                undecided.append(first + ahead)
+            if first not in seen.seals:
+                if overtaken_at >= 0:
+                    ahead = max(2 * ahead, 2 * (first - overtaken_at), 2 * self._window)
+                    if first + ahead not in seen.sizes:
+                        undecided.append(first + ahead)
+                overtaken_at = first
             # Another's seal at `first` would do for the end. The rest are for the old writer: it
             # confirms itself by the place behind all that it may have in flight.
             await self._seal(undecided, first)
-            ahead = max(2 * ahead, 2 * self._window)
 
     async def _seal(self, places: Iterable[int], first: int) -> None:
         body = msgspec.msgpack.encode(SealBody(self._maker, first))

@@ -17,6 +17,7 @@ from uuid import UUID
 from objectstore.create import Backoff
 from objectstore.errors import AccessDenied, StoreError, StoreUnavailable, Throttled
 from objectstore.store import ObjectStore
+from objectstore.wrappers.retry import PATIENT, RetryStore
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata import records as r
 from s3stream.metadata.apply import apply
@@ -421,11 +422,13 @@ class Controller:
     ) -> tuple[LogEnd, Recovered]:
         """End a log and read it, again and again while the store is in trouble."""
         backoff = Backoff(self._rng)
+        # The log may be long: one read that fails must not make all of them begin again.
+        store = RetryStore(self._store, self._rng, PATIENT)
         refused = 0
         while True:
             try:
                 ended = await end_log(
-                    self._store,
+                    store,
                     wal_log(state.incarnation),
                     state.window,
                     self._process,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -35,6 +36,10 @@ class RetryConfig:
     cap_s: float = 2.0
     budget: float = 20.0
     refill: float = 0.1
+
+
+# For who needs every one of many answers before it can go on, and is alone in asking.
+PATIENT = RetryConfig(attempts=30, budget=math.inf)
 
 
 class RetryStore(PassingStore):

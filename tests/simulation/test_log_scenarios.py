@@ -274,7 +274,9 @@ async def test_a_writer_that_never_rests_is_ended_however_slow_the_sealer_is(s: 
         await producing
     with pytest.raises(Fenced):
         await s.running
-    assert s.acked == list(range(end))
+    # What was under way when it met the first seal may count, and was told to nobody.
+    assert s.acked == list(range(len(s.acked)))
+    assert len(s.acked) <= end <= len(s.acked) + WINDOW
     assert [one.seq for one in await read_tail(s.store, LOG, end)] == list(range(end))
 
 
