@@ -51,13 +51,13 @@ class MemoryPool:
         # Of one address, small or not: those that wait for its own share.
         self._by_share: dict[tuple[str, bool], _Queue] = {}
         self._admitting = False
+        self._closed = False
 
     def try_reserve(self, owner: str, size_bytes: int) -> bool:
         """Take `size_bytes` for `owner` (a client's address); False when it has to wait."""
-        small = size_bytes <= self.small_bytes
-        if self._queue_for(size_bytes) or (owner, small) in self._by_share:
+        if self._queue_for(size_bytes) or self._is_held_back(owner, size_bytes):
             return False
-        if not self._has_room(size_bytes) or not self._within_share(owner, size_bytes):
+        if not self._has_room(size_bytes):
             return False
         self._take(owner, size_bytes)
         return True
@@ -97,10 +97,14 @@ class MemoryPool:
             self._requeue(owner, small=False)
         self._admit()
 
+    def close(self) -> None:
+        """Nothing more is read: whoever waits is never granted."""
+        self._closed = True
+
     def _admit(self) -> None:
         """Let in who can go now."""
-        if self._admitting:
-            return  # `granted` released something: the loop below looks at it
+        if self._admitting or self._closed:
+            return  # if `granted` released something, the loop below looks at it
         self._admitting = True
         try:
             while self._admit_one():
@@ -137,8 +141,8 @@ class MemoryPool:
 
     def _enqueue(self, ticket: Ticket) -> None:
         size_bytes = ticket.size_bytes
-        key = (ticket.owner, size_bytes <= self.small_bytes)
-        if key in self._by_share or not self._within_share(ticket.owner, size_bytes):
+        if self._is_held_back(ticket.owner, size_bytes):
+            key = (ticket.owner, size_bytes <= self.small_bytes)
             self._put(self._by_share.setdefault(key, OrderedDict()), ticket)
         else:
             self._put(self._queue_for(size_bytes), ticket)
@@ -171,6 +175,13 @@ class MemoryPool:
 
     def _share_of(self, small: bool) -> int:
         return self.small_share_bytes if small else self.share_bytes
+
+    def _is_held_back(self, owner: str, size_bytes: int) -> bool:
+        """By its address's share, or by those of the same address that are."""
+        if size_bytes > self.share_bytes:
+            return False
+        waiting = (owner, size_bytes <= self.small_bytes) in self._by_share
+        return waiting or not self._within_share(owner, size_bytes)
 
     def _within_share(self, owner: str, size_bytes: int) -> bool:
         if size_bytes > self.share_bytes:

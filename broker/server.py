@@ -130,6 +130,8 @@ class Server:
     async def drain(self, timeout_s: float) -> None:
         """Answer what was received, then close every connection; abort the rest in time."""
         await self.stop_accepting()
+        # Or the end of each connection would let another begin a frame that nobody reads.
+        self._pool.close()
         for connection in list(self._connections):
             connection.drain()
         if self._connections:
@@ -143,6 +145,7 @@ class Server:
     async def abort(self) -> None:
         """Close everything at once."""
         await self.stop_accepting()
+        self._pool.close()
         connections = list(self._connections)
         for connection in connections:
             connection.abort()

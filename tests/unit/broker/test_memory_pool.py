@@ -128,6 +128,28 @@ def test_thousands_who_wait_are_not_all_woken_by_a_release() -> None:
     assert looked < 10
 
 
+def test_a_large_frame_does_not_wait_for_its_address_share() -> None:
+    one = pool()
+    got: list[int] = []
+    assert one.try_reserve("a", 1)
+    for size in (128 * KIB, 200 * KIB):
+        one.wait("a", size, lambda size=size: got.append(size))  # type: ignore[misc]
+    assert got == [200 * KIB]
+    one.release("a", 1)
+    assert got == [200 * KIB, 128 * KIB]
+
+
+def test_a_closed_pool_grants_nothing_more() -> None:
+    one = pool()
+    got: list[str] = []
+    assert one.try_reserve("a", 500 * KIB)
+    ticket = one.wait("b", 500 * KIB, lambda: got.append("b"))
+    one.close()
+    one.release("a", 500 * KIB)
+    one.forget(ticket)
+    assert got == [] and (one.waiting, one.used_bytes) == (0, 0)
+
+
 ACTION = st.tuples(
     st.sampled_from(["ask", "release", "forget"]),
     st.sampled_from(["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"]),
