@@ -157,12 +157,17 @@ async def store_door(uri: str, settings: StoreSettings) -> tuple[str, bool]:
 
 
 def cache_directory(config: BrokerConfig, uri: str) -> Path | None:
-    """None: no disk cache. A store in memory needs none, and its cluster is gone with it."""
-    if parse_uri(uri).scheme == "memory" or config.int("cache.disk.bytes") == 0:
+    """None: no disk cache. A store in memory needs none, and its cluster is gone with it; one in
+    files would be kept on disk twice, and read at half the speed, unless a directory is named.
+    """
+    scheme = parse_uri(uri).scheme
+    if scheme == "memory" or config.int("cache.disk.bytes") == 0:
         return None
     given = config.optional_text("cache.dir")
     if given is not None:
         return Path(given)
+    if scheme == "file":
+        return None
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater"
 
 

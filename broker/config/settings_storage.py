@@ -166,7 +166,7 @@ STORAGE: tuple[Setting, ...] = (
         ConfigType.STRING,
         None,
         "Directory of the disk cache; it may be deleted at any time. Not set: headwater in the"
-        " user's cache directory.",
+        " user's cache directory, and none for a store in files.",
     ),
     _ours(
         "cache.disk.bytes",
