@@ -141,6 +141,9 @@ class Places:
     ) -> Iterator[Subject]:
         """A broker on a new store; killed at the end."""
         directory = Path(tempfile.mkdtemp(dir=self._directory))
+        if store == "file":
+            # As by default: BrokerProcess always names a cache directory.
+            settings = {"cache.disk.bytes": "0", **(settings or {})}
         broker = BrokerProcess(uri or self.uri(store), directory, settings, self.env)
         broker.start()
         try:

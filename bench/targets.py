@@ -33,16 +33,19 @@ def verdicts(run: Run) -> Iterator[Verdict]:
     for place in ("file", "minio"):
         yield from _ratio(
             run, "acknowledgement p50 / one raw 1 KiB PUT", place, 1.7, False,
-            ("acknowledgement", "one in flight, p50", place), ("acknowledgement", "(raw PUT of 1 KiB beside it)", place),
+            ("acknowledgement", "one in flight, p50", place),
+            ("acknowledgement", "(raw PUT of 1 KiB beside it)", place),
         )  # fmt: skip
     yield from _ratio(
         run, "produce, 1 MiB batches / raw PUT", "minio", 0.6, True,
-        ("produce", "1 MiB batches, 1 partition", "minio"), ("produce", "(raw PUT beside it)", "minio"),
+        ("produce", "1 MiB batches, 1 partition", "minio"),
+        ("produce", "(raw PUT beside it)", "minio"),
     )  # fmt: skip
     for place in ("file", "minio"):
         yield from _ratio(
             run, "catch-up read / raw GET", place, 0.5, True,
-            ("catch-up read", "1 MiB batches", place), ("catch-up read", "1 MiB batches (raw GET beside it)", place),
+            ("catch-up read", "1 MiB batches", place),
+            ("catch-up read", "1 MiB batches (raw GET beside it)", place),
         )  # fmt: skip
     for place in ("memory", "file", "minio"):
         for name, figure, bound in (
