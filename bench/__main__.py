@@ -57,6 +57,12 @@ def main() -> int:
     parser.add_argument(
         "--markdown", action="store_true", help="write the newest results into README.md, and end"
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="put the answers in the place of those in the newest results (what is compared is "
+        "measured within one question)",
+    )
     given = parser.parse_args()
     if given.list:
         for name, module in QUESTIONS.items():
@@ -70,6 +76,8 @@ def main() -> int:
     if unknown or not set(stores) <= set(STORES):
         parser.error(f"no such question or store: {', '.join(unknown or stores)}")
     run, failed = ask(given.names or list(QUESTIONS), stores, not given.no_kafka)
+    if given.again:
+        run = replaced(load(newest()), run)
     path = run.save()
     print(report(run))
     print(f"\nkept in {path}")
@@ -93,11 +101,22 @@ def ask(names: list[str], stores: list[str], kafka: bool) -> tuple[Run, bool]:
                           f"{figure.unit}", file=sys.stderr, flush=True)  # fmt: skip
             except Exception as error:
                 failed = True
-                run.notes.append(f"{name}: {type(error).__name__}: {error}")
+                run.notes.append(f"FAILED {name}: {type(error).__name__}: {error}")
                 print(f"      FAILED: {error}", file=sys.stderr, flush=True)
             print(f"      {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     run.end()
     return run, failed
+
+
+def replaced(old: Run, new: Run) -> Run:
+    """The old run with the new one's questions; a note says which."""
+    asked = dict.fromkeys(one.question for one in new.figures)
+    figures = [one for one in old.figures if one.question not in asked]
+    order = dict.fromkeys(one.question for one in [*old.figures, *new.figures])
+    figures = sorted([*figures, *new.figures], key=lambda one: list(order).index(one.question))
+    again = f"asked again at {new.started}: {', '.join(asked)}"
+    notes = [*old.notes, again, *new.notes]
+    return Run(figures, notes, old.load_before, new.load_after, old.started)
 
 
 def report(run: Run) -> str:
@@ -109,7 +128,7 @@ def report(run: Run) -> str:
     held = [one.row() for one in verdicts(run)]
     if held:
         parts.append(text_table(["target", "on", "wanted", "measured", ""], held))
-    parts += [f"FAILED {note}" for note in run.notes]
+    parts += [f"Note: {note}" for note in run.notes]
     return "\n\n".join(parts)
 
 
@@ -122,7 +141,7 @@ def write_readme(run: Run) -> None:
         markdown_table(["target", "on", "wanted", "measured", ""],
                        (one.row() for one in verdicts(run)), 2),
         markdown_table(["question", "setting", "unit", *places], rows_of(run, places)),
-        *(f"Failed: {note}" for note in run.notes),
+        *(f"Note: {note}" for note in run.notes),
     ]  # fmt: skip
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
