@@ -205,8 +205,9 @@ class Stream:
         """The first durable batch at or after `from_offset` whose maximum timestamp is
         `timestamp_ms` or later.
         """
-        offset = max(self.start_offset, from_offset)
+        offset = from_offset
         while True:
+            offset = max(self.start_offset, offset)
             candidates = [
                 one
                 for one in self.entry.ranges_between(offset, self.high_watermark)
@@ -215,19 +216,40 @@ class Stream:
             if not candidates:
                 return None
             one = candidates[0]
-            for narrow in await self._narrowed(one.base_offset, one.end_offset, one.object.key):
-                if narrow.max_timestamp < timestamp_ms or narrow.end_offset <= offset:
-                    continue
-                start = max(narrow.base_offset, offset)
-                batch = await self._first_in(start, narrow.end_offset, timestamp_ms)
-                if batch is not None:
-                    return batch
+            try:
+                batch = await self._first_of(one, offset, timestamp_ms)
+            except OffsetOutOfRange:
+                continue  # trimmed meanwhile
+            except NotFound:
+                if one in self.entry.ranges:
+                    raise
+                continue  # compacted away meanwhile
+            if batch is not None:
+                return batch
             # Only what was trimmed of that range was late enough.
-            offset = max(one.end_offset, self.start_offset)
+            offset = one.end_offset
+
+    async def _first_of(
+        self, one: ObjectRange, offset: int, timestamp_ms: int
+    ) -> memoryview | None:
+        for narrow in await self._narrowed(one.base_offset, one.end_offset, one.object.key):
+            if narrow.max_timestamp < timestamp_ms or narrow.end_offset <= offset:
+                continue
+            start = max(narrow.base_offset, offset)
+            batch = await self._first_in(start, narrow.end_offset, timestamp_ms)
+            if batch is not None:
+                return batch
+        return None
 
     async def max_timestamp(self) -> tuple[int, int, memoryview] | None:
         """(timestamp, last offset of the first batch that has it, that batch); None when empty."""
-        start = self.start_offset
+        while True:
+            try:
+                return await self._max_timestamp(self.start_offset)
+            except OffsetOutOfRange:
+                continue  # trimmed meanwhile
+
+    async def _max_timestamp(self, start: int) -> tuple[int, int, memoryview] | None:
         best: tuple[int, int] | None = None
         for one in self.entry.ranges_between(start, self.high_watermark):
             if best is not None and one.max_timestamp <= best[0]:

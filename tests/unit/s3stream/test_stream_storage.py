@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from random import Random
+from unittest.mock import patch
 
 import pytest
 from msgspec import structs
@@ -14,11 +15,12 @@ from protocol.record_batch import assign, parse_header
 from s3stream.batches import entry_of
 from s3stream.errors import OffsetOutOfRange, StreamClosed
 from s3stream.metadata.records import BlobRef
+from s3stream.refs import ObjectRef
 from s3stream.takeover import SourceRef, recover
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.store import SimulatedStore
 from wal import Fenced, LogClosed, end_log, wal_log
-from wal.format import Kind, decode_header
+from wal.format import Kind, StreamRange, decode_header
 
 from .log_rig import (
     SMALL,
@@ -360,6 +362,41 @@ def test_batches_are_found_by_time_wherever_they_lie() -> None:
             assert newest is not None and newest[:2] == (30, 11)
             await stream.trim(12)
             assert await stream.max_timestamp() is None
+
+    run(body)
+
+
+def test_a_trim_that_overtakes_a_search_by_time_is_no_error() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop) as (life, _):
+            stream = (await open_new(life, [1]))[1]
+            for n in range(6):
+                await stream.append(make_entry(stream, timestamp=1000 + n))
+            await life.storage.uploader.upload()
+            life.storage.cache.shrink(0)
+            ranges = life.storage.reader.stream_ranges
+
+            async def overtaken(ref: ObjectRef, stream_id: int) -> list[StreamRange]:
+                await stream.trim(min(stream.start_offset + 2, 5))
+                return await ranges(ref, stream_id)
+
+            with patch.object(life.storage.reader, "stream_ranges", overtaken):
+                found = await stream.find_batch_by_timestamp(1000)
+            assert found is not None and offsets([found]) == [(5, 5)]
+
+            fetch = stream.fetch
+
+            async def late(offset: int, end_offset: int, max_bytes: int) -> list[memoryview]:
+                if offset == 6:
+                    await stream.trim(7)
+                return await fetch(offset, end_offset, max_bytes)
+
+            for n in (9000, 500):
+                await stream.append(make_entry(stream, timestamp=n))
+            await stream.trim(6)
+            with patch.object(stream, "fetch", late):
+                newest = await stream.max_timestamp()
+            assert newest is not None and newest[:2] == (500, 7)
 
     run(body)
 
