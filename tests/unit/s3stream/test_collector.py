@@ -127,7 +127,7 @@ class Cluster:
         stream = self.nodes[incarnation].stream(stream_id)
         assert stream is not None
         for _ in range(count):
-            await stream.append(entry(stream_id, batch(stream.next_offset)))
+            await stream.append(entry(stream_id, batch(stream.next_offset, epoch=stream.epoch)))
 
     async def kill(self, incarnation: int) -> None:
         await self.nodes[incarnation].abort()
@@ -285,6 +285,46 @@ def test_what_a_dead_log_holds_stays_until_its_new_leader_has_it_in_objects_of_i
         headers = [key for key in left if not key.endswith("/end")]
         assert wal_log(0).end_key in left
         assert len(headers) == WINDOW + 1, "seals are never deleted, and nothing else is left"
+
+    in_cluster(scenario)
+
+
+def test_a_tail_handed_on_five_times_keeps_every_log_that_it_lies_in_and_no_longer() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        node = await cluster.start(0)
+        await node.open_streams([(1, 0, (0, 0, 0)), (2, 0, (0, 0, 1))])
+        cluster.partition(1, 0)
+        cluster.partition(2, 0)
+        for life in range(1, 6):
+            await cluster.produce(life - 1, 1, 2)
+            await cluster.produce(life - 1, 2, 1)
+            await cluster.kill(life - 1)
+            node = await cluster.start(life)
+            source = await cluster.take_over(life - 1, by=life)
+            for stream_id in (1, 2):
+                cluster.partition(stream_id, life - 1, life - 1)
+            await cluster.collector.run_round()
+            epoch = (life, (0, life, 0))
+            await node.open_streams([(1, *epoch), (2, *epoch)], source)
+            for stream_id in (1, 2):
+                cluster.partition(stream_id, life)
+            for _ in range(3):
+                await cluster.collector.run_round()
+        # Nothing of it was uploaded: it lies in five logs of the dead.
+        makers = {one.object.key.split("/")[1] for one in node.registry.entry(1).ranges}
+        assert len(makers) == 5
+        expected = b"".join(batch(n, epoch=n // 2) for n in range(10))
+        assert await cluster.read(5, 1) == expected
+        await node.trim_streams([(2, 5)])
+        await upload_now(node)
+        for _ in range(3):
+            await cluster.collector.run_round()
+        assert await cluster.read(5, 1) == expected
+        for dead in range(5):
+            left = await cluster.keys(wal_log(dead).prefix)
+            assert len(left) == WINDOW + 2, "its seals and its end"
+        held = node.registry.references.held()
+        assert set(await cluster.keys("data/")) <= held
 
     in_cluster(scenario)
 
