@@ -45,17 +45,21 @@ class Dispatcher:
         started = asyncio.get_running_loop().time()
         metrics.request_received(header.api_key, len(frame))
         context = RequestContext(self._services, connection, header)
+        request: Any = None
         try:
-            result = await self._call(context, frame)
+            if is_served(header.api_key, header.api_version):
+                request = _decode(header, frame)
+            result = await self._call(context, request)
         except KafkaError as error:
-            result = self._error(header, error)
+            result = self._error(header, request, error)
         except (MalformedFrame, CloseConnection, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except Exception:
             log.exception(
                 "request %s v%s of %s failed", header.api_key, header.api_version, header.client_id
             )
-            result = self._error(header, KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, str(error)))
+            unforeseen = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
+            result = self._error(header, request, unforeseen)
         if isinstance(result, LaterDone):
             finish = partial(self._finish_now, header, result.finish, started)
             return WhenDone(result.until, result.deadline, finish)
@@ -64,7 +68,7 @@ class Dispatcher:
         metrics.request_answered(header.api_key, asyncio.get_running_loop().time() - started)
         return self._encode(header, result)
 
-    async def _call(self, context: RequestContext, frame: memoryview) -> Any:
+    async def _call(self, context: RequestContext, request: Any) -> Any:
         header = context.header
         key, version = header.api_key, header.api_version
         if not is_served(key, version):
@@ -72,21 +76,13 @@ class Dispatcher:
                 # KIP-511: the answer is version 0 with what is served, the body is not read.
                 return await self._handlers[ApiKey.API_VERSIONS](context, None, 0)
             raise MalformedFrame(f"API {key} version {version} is not served")
-        body = frame[header.body_position :]
-        request: Any
-        if key == ApiKey.PRODUCE:
-            request = decode_produce(body, version)
-        elif key == ApiKey.FETCH:
-            request = decode_fetch(body, version)
-        else:
-            request = codec.decode_request(key, version, body)
         return await self._handlers[ApiKey(key)](context, request, version)
 
-    def _error(self, header: RequestHeader, error: KafkaError) -> Any:
-        response = error_response(header.api_key, header.api_version, error)
+    def _error(self, header: RequestHeader, request: Any, error: KafkaError) -> Any:
+        response = error_response(header.api_key, header.api_version, request, error)
         if response is None:
             raise CloseConnection(
-                f"API {header.api_key} has no way to say {error.code.name}"
+                f"API {header.api_key} has no answer to say {error.code.name} in"
             ) from error
         return response
 
@@ -126,3 +122,13 @@ class Dispatcher:
             # One small write is cheaper than two.
             return [_SIZE.pack(size) + head + bytes(buffers[0])]
         return [_SIZE.pack(size) + head, *buffers]
+
+
+def _decode(header: RequestHeader, frame: memoryview) -> Any:
+    key, version = header.api_key, header.api_version
+    body = frame[header.body_position :]
+    if key == ApiKey.PRODUCE:
+        return decode_produce(body, version)
+    if key == ApiKey.FETCH:
+        return decode_fetch(body, version)
+    return codec.decode_request(key, version, body)

@@ -70,7 +70,7 @@ async def handle(
     deadline = asyncio.get_running_loop().time() + max(request.timeout_ms, 0) / 1000
     if request.transactional_id is None and _is_transactional(request):
         # Before anything else is looked at, and for the whole request, as Kafka answers it.
-        return _refuse_all(request, version, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+        raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     refused: ErrorCode | None = None
     admission: Admission | None = None
     try:
@@ -147,20 +147,6 @@ def _is_transactional(request: ProduceRequest) -> bool:
         for records in sets
         if len(records) >= HEADER_SIZE and records[16] == MAGIC
     )
-
-
-def _refuse_all(request: ProduceRequest, version: int, code: ErrorCode) -> Raw | None:
-    if request.acks == 0:
-        raise CloseConnection(f"produce with acks=0 failed: {code.name}")
-    topics = []
-    for topic in request.topics:
-        answer = ProduceTopicResponse(topic.name, topic.topic_id)
-        for partition in topic.partitions:
-            told = ProducePartitionResponse(partition.index)
-            told.error_code = int(code)
-            answer.partitions.append(told)
-        topics.append(answer)
-    return _encode(version, topics, {})
 
 
 def _append_topic(
