@@ -33,7 +33,7 @@ test: install-dev ## unit, contract and simulation tests; needs nothing but Pyth
 
 test-peers: install-dev ## tests against MinIO, Kafka's tools and other clients (installs them)
 	@bash tests/peers/install.sh
-	@$(BIN)/python -m pytest tests/peers
+	@$(BIN)/python -m pytest tests/peers -n 3 --dist loadfile
 
 lint: install-dev ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
