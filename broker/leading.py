@@ -21,6 +21,7 @@ from objectstore.errors import Corrupt, StoreError
 from protocol.errors import KafkaError
 from s3stream.metadata.image import MetadataImage, PartitionImage, TopicImage
 from s3stream.node_log import StreamStorage
+from s3stream.registry import StreamRegistry
 from s3stream.stream import Stream
 from s3stream.takeover import SourceRef
 from wal.parallel import first_error
@@ -168,6 +169,14 @@ class Leading:
             by_source.setdefault(wanted.partition.source, []).append(wanted)
         for source in sorted(by_source, key=lambda s: -1 if s is None else s):
             group = by_source[source]
+            if source is None:
+                # Opened empty: only what the image calls new. What we led before is in our log.
+                registry = self._storage.registry
+                lost = [w for w in group if not w.partition.is_new and not _held(w, registry)]
+                if lost:
+                    ids = [w.partition.stream_id for w in lost]
+                    trouble = trouble or Corrupt(f"our log does not hold streams {ids} any more")
+                    group = [w for w in group if w not in lost]
             try:
                 streams = await self._storage.open_streams(
                     [
@@ -240,6 +249,10 @@ class Leading:
         """Serve nothing more."""
         for stream_id in list(self._open):
             self._close(stream_id)
+
+
+def _held(wanted: _Wanted, registry: StreamRegistry) -> bool:
+    return wanted.partition.stream_id in registry
 
 
 def _source(image: MetadataImage, incarnation: int) -> SourceRef:
