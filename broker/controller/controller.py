@@ -94,6 +94,8 @@ class Controller:
         )
         self._snapshot_records = snapshot_records
         self._subscribers: list[Subscriber] = []
+        self._out_of_step: Exception | None = None
+        self._fell_out_of_step = asyncio.Event()
         self._log: TermLog | None = None
         self._running: asyncio.Task[None] | None = None
         self._denial = Denial()
@@ -128,7 +130,11 @@ class Controller:
         return self._log is not None and self._log.is_ours
 
     def subscribe(self, subscriber: Subscriber) -> None:
-        """Called with the old and the new image, in order, before any answer tells of the new."""
+        """Called with the old and the new image, in order, before any answer tells of the new.
+
+        It must not raise. Should it, the other subscribers are told all the same, and `run` ends
+        with the error: who missed a decision would go on serving what is no longer so.
+        """
         self._subscribers.append(subscriber)
 
     # Starting and stopping.
@@ -182,13 +188,32 @@ class Controller:
 
     def _tell(self, old: MetadataImage, new: MetadataImage) -> None:
         for subscriber in self._subscribers:
-            subscriber(old, new)
+            try:
+                subscriber(old, new)
+            except Exception as error:
+                # The decision is durable, so neither the log nor who waits for it may fail by this.
+                log.critical(
+                    "%s could not follow the metadata log to %s: this broker ends",
+                    getattr(subscriber, "__qualname__", subscriber),
+                    new.position,
+                    exc_info=True,
+                )
+                self._out_of_step = self._out_of_step or error
+                self._fell_out_of_step.set()
 
     async def run(self) -> None:
-        """Owner's task, after `start`: until closed. Raises Fenced."""
-        assert self._running is not None, "start() first"
-        # Shielded: close() still writes what is pending after this was cancelled.
-        await asyncio.shield(self._running)
+        """Owner's task, after `start`: until closed. Raises Fenced, and for bugs of subscribers."""
+        running = self._running
+        assert running is not None, "start() first"
+        fell = asyncio.create_task(self._fell_out_of_step.wait(), name="controller-subscribers")
+        try:
+            # Not cancelled with us: close() still writes what is pending.
+            await asyncio.wait((running, fell), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            fell.cancel()
+        if self._out_of_step is not None:
+            raise self._out_of_step
+        await asyncio.shield(running)
 
     async def close(self, deadline_s: float | None = None) -> None:
         """Write what was decided, then stop; after `deadline_s` the rest is left unknown."""

@@ -15,6 +15,7 @@ from objectstore.errors import (
     UnsuitableStore,
 )
 from objectstore.store import Chunks
+from protocol.errors import KafkaError
 from s3stream.metadata.tail import load
 from tests.simulation.loop import SimulatedLoop
 from wal.errors import Fenced
@@ -270,6 +271,31 @@ def test_subscribers_see_every_image_in_order_and_before_the_answer() -> None:
             assert [b for _, b in seen[:-1]] == [a for a, _ in seen[1:]]
 
     asyncio.run(main())
+
+
+def test_a_subscriber_that_fails_ends_the_run_loudly_and_harms_no_decision(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> None:
+        told: list[object] = []
+        controller = new_controller(new_store())
+
+        def broken(old: object, new: object) -> None:
+            raise RuntimeError("a bug of the test")
+
+        async with started(controller):
+            running = asyncio.create_task(controller.run())
+            controller.subscribe(broken)
+            controller.subscribe(lambda old, new: told.append(new))
+            made = await controller.create_topics([NewTopic("orders")])
+            assert not isinstance(made[0], KafkaError)
+            assert told == [controller.image]
+            assert "orders" in controller.image.topics
+            with pytest.raises(RuntimeError, match="a bug of the test"):
+                await asyncio.wait_for(running, 5)
+
+    asyncio.run(main())
+    assert "could not follow the metadata log" in caplog.text
 
 
 class Moody(ReadOnly):
