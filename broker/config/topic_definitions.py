@@ -145,7 +145,7 @@ TOPIC_SETTINGS: tuple[TopicSetting, ...] = (
     _row(
         "max.message.bytes",
         "message.max.bytes",
-        "Largest batch that is accepted, in bytes, as it is kept (after recompression).",
+        "Largest batch that is accepted, in bytes, as sent and as kept (after recompression).",
     ),
     _row(
         "message.timestamp.after.max.ms",

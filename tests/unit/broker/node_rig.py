@@ -85,16 +85,16 @@ class Rig:
         assert found is not None
         return found
 
-    def client(self, host: str = "10.0.0.1") -> Client:
-        return Client(self, host)
+    def client(self, host: str = "10.0.0.1", listener: str = "PLAINTEXT") -> Client:
+        return Client(self, host, listener)
 
 
 class Client:
     """One connection, its answers decoded by kafka-python."""
 
-    def __init__(self, rig: Rig, host: str) -> None:
+    def __init__(self, rig: Rig, host: str, listener: str) -> None:
         self.transport = FakeTransport(host)
-        self.connection = rig.node.server._new_connection("PLAINTEXT")
+        self.connection = rig.node.server._new_connection(listener)
         self.transport.open(self.connection)
         self.backlog = b""
         self._correlation = 0
