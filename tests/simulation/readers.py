@@ -285,10 +285,13 @@ class Committer(Reader):
                     await self.rest(0.2)
                     continue
                 while not self.stopping and self.rng.random() > 0.03:
-                    await self.poll(200)
+                    # Mostly reading and committing; often enough the commit is what is under way
+                    # when the broker dies.
+                    if self.rng.random() < 0.7:
+                        await self.poll(100)
                     if not await self._commit():
                         break
-                    await self.rest(0.3)
+                    await self.rest(0.15)
             except Disconnected:
                 self._session = (0, 0)
 

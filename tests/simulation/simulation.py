@@ -69,7 +69,7 @@ class Simulation:
         self.struck: Counter[str] = Counter()
         self.loop = SimulatedLoop(seed, watched=WATCHED, on_step=self._on_step)
         weather = self.rng.choice((FAIR, ROUGH, ROUGH))
-        self.weather = replace(weather, hang_s=3.0, slow_s=1.0, late_max_s=60.0)
+        self.weather = replace(weather, hang_s=3.0, slow_s=1.0, late_max_s=60.0, late_soon=0.6)
         self.store = SimulatedStore(self.loop, self._random(), self.weather)
         self.store.on_landed = self._landed
         self.network = SimulatedNetwork(self.loop, self._random())

@@ -36,6 +36,7 @@ from .loop import NODE, SimulatedLoop
 T = TypeVar("T")
 
 WRITES = ("create", "delete", "complete")
+LATE_SOON_S = 0.15
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Weather:
     hang_s: float = 5.0
     late_max_s: float = 600.0
     page_rows: int = 7
+    late_soon: float = 0.0
+    """Chance that a late write lands within `LATE_SOON_S`, about when the client tries again."""
 
 
 FAIR = Weather()
@@ -229,6 +232,8 @@ class SimulatedStore(ObjectStore):
             if dice < chance:
                 # Most land soon; some when nobody remembers them.
                 after_s = self.weather.late_max_s * self._rng.random() ** 4
+                if self.weather.late_soon and self._rng.random() < self.weather.late_soon:
+                    after_s = self._rng.uniform(0.0, LATE_SOON_S)
                 return Rule(kind, op, key, after_s=after_s)
             dice -= chance
         return None
