@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
 
 async def lines_of(store: ObjectStore, what: str) -> AsyncIterator[str]:
     """Lines to print. Raises Fault, Corrupt, NotFound, ValueError."""
+    if f"{what}/" in PREFIXES:
+        what += "/"
     if not what.startswith(PREFIXES):
         for line in await _partition(store, what):
             yield line

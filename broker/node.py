@@ -24,7 +24,7 @@ from pathlib import Path
 from broker.api.handlers import HANDLERS
 from broker.config import BrokerConfig
 from broker.controller import Controller, Identity, Recovered, TopicDefaults
-from broker.controller.answering import broker_answers
+from broker.controller.answering import STARTING_CLIENT_ID, broker_answers
 from broker.controller.denial import Denial, is_definite
 from broker.coordinator import GroupConfig, GroupCoordinator
 from objectstore.create import Backoff
@@ -44,6 +44,7 @@ from objectstore.wrappers.meter import MeterStore, RequestMeter
 from objectstore.wrappers.priority import Priority
 from objectstore.wrappers.retry import PATIENT, RetryStore
 from protocol.errors import KafkaError
+from protocol.header import decode_request_header
 from s3stream.block_cache import BlockCache
 from s3stream.disk_cache import DiskCache
 from s3stream.metadata.image import BrokerRegistration, IncarnationState, MetadataImage
@@ -56,7 +57,7 @@ from wal.seal import LogEnd
 
 from .config_rules import BrokerConfigRules
 from .confirmation import Confirmation
-from .connection import Connection, ConnectionLimits, Outcome
+from .connection import CloseConnection, Connection, ConnectionLimits, Outcome
 from .dispatch import Dispatcher
 from .leading import Leading
 from .maintenance import Maintenance
@@ -178,6 +179,9 @@ class Node:
     async def handle(self, connection: Connection, frame: memoryview) -> Outcome:
         """See connection.Handler: a request that comes before its time waits."""
         if not self._serving.is_set():
+            if decode_request_header(frame).client_id == STARTING_CLIENT_ID:
+                # Perhaps our own question, at an address that we were given by another name.
+                raise CloseConnection("not serving yet")
             await self._serving.wait()
         assert self._dispatcher is not None
         return await self._dispatcher.handle(connection, frame)
@@ -367,8 +371,9 @@ class Node:
         )
 
     async def _answers(self, broker: BrokerRegistration, cluster_id: str) -> bool:
-        # An address at which we listen ourselves cannot be the old broker's.
-        ours = {(e.host, e.port) for e in advertised(self.config, self._ports)}
+        # An address that we hold ourselves cannot be the old broker's. One that we are only to
+        # advertise may still lead to it: two machines with the same settings.
+        ours = {(one.bind.host, self._ports[one.name]) for one in self.config.listeners}
         others = [e for e in broker.listeners if (e.host, e.port) not in ours]
         return await broker_answers(self.environment.network, others, cluster_id)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+import re
 import sys
 from collections.abc import Callable
 
@@ -18,9 +20,19 @@ def guarded(command: str, act: Callable[[], int]) -> int:
     try:
         return act()
     except (KafkaError, OSError, ValueError, AssertionError) as error:
-        words = str(error) or type(error).__name__
-        print(f"headwater {command}: {words}", file=sys.stderr)
+        print(f"headwater {command}: {_words(error)}", file=sys.stderr)
         return exit_status.FAILED
+
+
+def _words(error: BaseException) -> str:
+    """One line. Of a refused request the client shows all that was sent and answered."""
+    text = str(error) or type(error).__name__
+    refused = re.match(r"(\[Error \d+\] )?(\w+)Error: Request '", text)
+    if refused is None:
+        return text
+    told = re.search(r"error_message=('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")", text)
+    name = re.sub(r"(?<!^)(?=[A-Z])", " ", refused[2]).lower()
+    return f"{name}: {ast.literal_eval(told[1])}" if told else name
 
 
 def pairs(option: str, texts: list[str]) -> list[tuple[str, str]]:

@@ -26,6 +26,8 @@ def _run(parsed: argparse.Namespace) -> int:
         described = admin.describe_groups(parsed.group)
         committed = admin.list_group_offsets(parsed.group)
         for name in parsed.group:
+            if described[name].get("group_state") == "Dead" and not committed.get(name):
+                raise ValueError(f"{name}: there is no such group")
             _describe(parsed.bootstrap, name, described[name], committed.get(name, {}))
     finally:
         admin.close()

@@ -43,7 +43,7 @@ def _run(parsed: argparse.Namespace) -> int:
         sent += _await_all(waiting)
     finally:
         producer.close()
-    print(f"{sent} records are acknowledged", file=sys.stderr)
+    print(f"{sent} record{' is' if sent == 1 else 's are'} acknowledged", file=sys.stderr)
     return exit_status.OK
 
 

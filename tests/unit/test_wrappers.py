@@ -50,6 +50,17 @@ def test_a_refusal_is_one_line_and_a_status(run: Run) -> None:
     status, out, err = run("topics", "create", "bad name")
     assert (status, out) == (exit_status.FAILED, "")
     assert "bad name" in err and len(err.splitlines()) == 1
+    run("topics", "create", "twice")
+    assert run("topics", "create", "twice") == (
+        exit_status.FAILED,
+        "",
+        "headwater topics: topic already exists: Topic 'twice' already exists.\n",
+    )
+    status, _, err = run("groups", "describe", "nobody")
+    assert (status, err) == (
+        exit_status.FAILED,
+        "headwater groups: nobody: there is no such group\n",
+    )
 
 
 def test_lines_come_back_with_all_that_they_carried(run: Run) -> None:

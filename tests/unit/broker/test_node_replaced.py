@@ -1,4 +1,4 @@
-"""A start that is replaced while it reads what it takes over ends as fenced, whatever it meets."""
+"""Whom a start replaces, and that one which is replaced meanwhile ends as fenced."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import pytest
 
 import broker.node
 from broker.config.load import load
+from broker.connection import CloseConnection
+from broker.controller import StartRefused
+from broker.controller.answering import _request
 from broker.controller.topics import NewTopic
 from broker.node import Environment, Node
 from objectstore.store import ObjectStore
@@ -63,5 +66,44 @@ def test_what_a_successor_let_be_collected_is_no_hole_to_who_was_replaced() -> N
         (partition,) = third.partitions.all()
         assert partition.high_watermark == 1
         await third.close()
+
+    loop.run(main())
+
+
+def test_a_broker_that_answers_at_the_address_that_both_advertise_is_not_replaced_unasked() -> None:
+    loop = SimulatedLoop(1)
+    network = SimulatedNetwork(loop, Random(1))
+    store = SimulatedStore(loop, Random(7))
+
+    def node(host: str, *more: str) -> Node:
+        sets = ["node.id=1", f"listeners={host}:9092@h1:9092", *more]
+        environment = Environment(store, "simulated", network.at(host), loop.now_ms, Random(host))
+        return Node(load(sets=sets).config, environment)
+
+    async def main() -> None:
+        first = node("h1")
+        await first.start()
+        with pytest.raises(StartRefused, match="h1:9092"):
+            await node("h2").start()
+        await first.abort()
+        second = node("h2")
+        await second.start()
+        await second.close()
+
+    loop.run(main())
+
+
+def test_a_question_whether_it_answers_is_not_kept_waiting_by_a_broker_that_begins() -> None:
+    loop = SimulatedLoop(1)
+    network = SimulatedNetwork(loop, Random(1))
+    environment = Environment(
+        SimulatedStore(loop, Random(7)), "simulated", network.at("h"), loop.now_ms, Random(3)
+    )
+    beginning = Node(load(sets=list(SETTINGS)).config, environment)
+
+    async def main() -> None:
+        connection = beginning.server._new_connection("PLAINTEXT")
+        with pytest.raises(CloseConnection):
+            await beginning.handle(connection, memoryview(_request()[4:]))
 
     loop.run(main())
