@@ -19,7 +19,7 @@ def test_a_close_that_cuts_pages_short_loses_no_change(after_s: float) -> None:
     async def body(loop: SimulatedLoop) -> None:
         async with living(loop, PAGES_AT_ONCE) as (life, store):
             streams = await open_new(life, [1, 2, 3])
-            written = {one: b"" for one in streams}
+            written = dict.fromkeys(streams, b"")
             for _ in range(2):
                 for one in streams.values():
                     entry = make_entry(one)
