@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from kafka import KafkaProducer
 
 from broker.cli import exit_status
 from broker.cli.start import store_door
@@ -30,12 +31,17 @@ READY = re.compile(
 
 
 class Broker:
-    def __init__(self, directory: Path, *flags: str) -> None:
+    def __init__(self, directory: Path, *flags: str, files: tuple[int, int] | None = None) -> None:
+        """files: soft and hard limit of open files."""
         self.directory = directory
         self.errors = (directory / "errors.txt").open("ab")
+        limited = []
+        if files is not None:
+            words = 'ulimit -Sn "$1"; ulimit -Hn "$2"; shift 2; exec "$@"'
+            limited = ["bash", "-c", words, "bash", str(files[0]), str(files[1])]
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HEADWATER_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "broker.main", "start", *flags],
+            [*limited, sys.executable, "-m", "broker.main", "start", *flags],
             cwd=directory,
             env={**environment, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(directory)},
             stdout=subprocess.PIPE,
@@ -59,8 +65,8 @@ class Broker:
 
 
 @contextmanager
-def start(directory: Path, *flags: str) -> Iterator[Broker]:
-    broker = Broker(directory, *flags)
+def start(directory: Path, *flags: str, files: tuple[int, int] | None = None) -> Iterator[Broker]:
+    broker = Broker(directory, *flags, files=files)
     try:
         yield broker
     finally:
@@ -191,6 +197,35 @@ def test_small_log_objects_have_a_budget_where_requests_cost_money(
     assert config.wal.put_budget_per_s == puts_per_s
     told = stream_config(load(sets=["wal.put.budget.per.second=2"]).config, billed=billed)
     assert told.wal.put_budget_per_s == 2
+
+
+def test_at_the_limit_of_files_clients_are_refused_and_the_store_and_health_go_on(
+    tmp_path: Path,
+) -> None:
+    flags = (*FREE, "--set", "storage.connections=50")
+    with start(tmp_path, *flags, files=(100, 400)) as broker, ExitStack() as opened:
+        host, port = (ready := broker.ready())[1].split(":")
+
+        def connect() -> socket.socket:
+            client = socket.create_connection((host, int(port)), timeout=10)
+            return opened.enter_context(client)
+
+        kept = [connect() for _ in range(400 - 256 - 50)]
+        refused = [connect() for _ in range(30)]
+        assert all(client.recv(1) == b"" for client in refused)
+        for client in kept:
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                client.recv(1)
+        # The health address, and a write: both need files of their own.
+        assert status_of(f"http://{ready[2]}/readyz") == 200
+        # A client speaks over two connections.
+        for _ in range(4):
+            kept.pop().close()
+        producer = KafkaProducer(bootstrap_servers=f"{host}:{port}")
+        assert producer.send("t", b"v").get(10).offset == 0
+        producer.close()
+        assert "Too many open files" not in broker.said()
 
 
 def test_every_setting_is_printed(tmp_path: Path) -> None:
