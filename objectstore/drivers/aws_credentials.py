@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from botocore.credentials import Credentials as BotoCredentials
 
 
+NO_CREDENTIALS = (
+    "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile, or give "
+    "this machine a role"
+)
+
+
 class Keys(NamedTuple):
     access_key: str
     secret_key: str
@@ -45,10 +51,7 @@ class AwsCredentials:
                 if self._found is None:
                     self._found = self._botocore().get_credentials()
             if self._found is None:
-                raise AccessDenied(
-                    "no AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a "
-                    "profile, or give this machine a role"
-                )
+                raise AccessDenied(NO_CREDENTIALS)
             frozen = self._found.get_frozen_credentials()
         except BotoCoreError as error:
             raise AccessDenied(f"AWS credentials cannot be had: {error}") from error

@@ -24,6 +24,7 @@ from ..errors import AccessDenied, NotFound, StoreError, StoreUnavailable
 from ..ranges import cut_ranges, merge_ranges
 from ..settings import S3Address
 from ..store import Chunks, ObjectInfo, ObjectStore, Upload, UploadInfo
+from .aws_credentials import NO_CREDENTIALS
 from .s3_errors import RangeBeyondEnd, s3_error
 
 DELETE_BATCH = 1000
@@ -68,7 +69,7 @@ class S3Store(ObjectStore):
                 )
             )
         except (NoCredentialsError, PartialCredentialsError) as error:
-            raise AccessDenied(f"AWS credentials: {error}") from error
+            raise AccessDenied(f"{NO_CREDENTIALS} ({error})") from error
         return store
 
     async def create(self, key: str, chunks: Chunks) -> None:
@@ -228,7 +229,7 @@ class S3Store(ObjectStore):
             except ClientError as error:
                 raise self._translated(what, error) from error
             except (NoCredentialsError, PartialCredentialsError) as error:
-                raise AccessDenied(f"{what}: AWS credentials: {error}") from error
+                raise AccessDenied(f"{what}: {NO_CREDENTIALS} ({error})") from error
             except TimeoutError as error:
                 raise StoreUnavailable(f"{what}: no answer in time") from error
             except (BotoCoreError, aiohttp.ClientError, OSError) as error:
