@@ -282,6 +282,12 @@ class StreamStorage:
         """A client did something: the broker is not idle."""
         self.uploader.touch(asyncio.get_running_loop().time())
 
+    def put_off_s(self) -> float:
+        """For work that can wait: seconds until it may go on. 0 while clients do something, and
+        again once they have done nothing for as long as housekeeping waits.
+        """
+        return self.uploader.put_off_s(asyncio.get_running_loop().time())
+
     # The log's side
 
     def _on_durable(self, obj: DurableObject) -> None:

@@ -91,6 +91,13 @@ class Uploader:
         self.uploads = 0
         self.uploaded_bytes = 0
 
+    def put_off_s(self, now: float) -> float:
+        """See StreamStorage.put_off_s."""
+        idle_s = now - self._active_at
+        if idle_s < self._config.idle_after_s:
+            return 0.0
+        return max(0.0, self._config.housekeeping_s - idle_s)
+
     def touch(self, now: float) -> None:
         """A client did something: what age alone asks for may go in the next seconds."""
         self._active_at = now

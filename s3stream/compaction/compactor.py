@@ -42,7 +42,8 @@ RETRY_CAP_S = 600.0
 class Compactor:
     """append: puts a control record into the log and returns, durable and folded, with its seq.
 
-    runner: closed with this.
+    runner: closed with this. put_off_s: seconds that merging has to wait, since an idle broker
+    asks the store nothing until its housekeeping; a merge that was begun is finished.
     """
 
     def __init__(
@@ -55,7 +56,9 @@ class Compactor:
         *,
         append: Callable[[bytes], Awaitable[int]],
         rng: Random,
+        put_off_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
+        self._put_off_s = put_off_s
         self._registry = registry
         self._numbers = numbers
         self._reader = reader
@@ -90,7 +93,7 @@ class Compactor:
                 await self._wake.wait()
                 self._wake.clear()
                 try:
-                    while await self.compact_once():
+                    while not await self._put_off() and await self.compact_once():
                         backoff = Backoff(self._rng, RETRY_BASE_S)
                 except StoreError as error:
                     self.failures += 1
@@ -99,6 +102,18 @@ class Compactor:
                     self._wake.set()
         finally:
             await self._runner.close()
+
+    async def _put_off(self) -> bool:
+        """Wait for as long as merging must; True when something new came meanwhile."""
+        left_s = self._put_off_s()
+        if left_s <= 0:
+            return False
+        try:
+            async with asyncio.timeout(left_s):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def compact_once(self) -> bool:
         """One merge; False where there is nothing to do. Raises StoreError."""

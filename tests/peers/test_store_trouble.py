@@ -120,7 +120,7 @@ def outage(own_minio: Minio, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     try:
         load.start()
         member.start()
-        load.wait_for_more(100)
+        load.wait_for_more(400)  # so that each partition has 50 to be read from memory
         member.wait_for(50)
         seen.assignments_before = member.assignments
         own_minio.pause()

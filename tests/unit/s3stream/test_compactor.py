@@ -66,3 +66,28 @@ def test_a_merged_object_that_nobody_needs_any_more_is_let_go_of_on_an_idle_brok
             assert merged not in life.storage.registry.references
 
     run(body)
+
+
+def test_merging_is_put_off_while_nobody_does_anything() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop) as (life, bucket):
+            streams = await open_new(life, [1, 2])
+            for _ in range(2):
+                for stream in streams.values():
+                    await stream.append(make_entry(stream, value=bytes(300)))
+                life.storage.uploader.ask()
+                await asyncio.sleep(1)
+            waits = [700.0]
+            compactor = compactor_of(life, bucket)
+            compactor._put_off_s = lambda: waits[0]
+            running = asyncio.create_task(compactor.run())
+            compactor.notice()
+            await asyncio.sleep(600)
+            assert compactor.merges == 0
+            waits[0] = 0.0
+            await asyncio.sleep(200)
+            assert compactor.merges == 1
+            running.cancel()
+            await asyncio.wait([running])
+
+    run(body)
