@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
-from .simulation import KINDS, STRIKES, Outcome, Strike, run_seed
+from .simulation import DEEDS, KINDS, STRIKES, Outcome, Strike, run_seed
 
 Job = tuple[int, Strike | None]
 
@@ -51,7 +51,8 @@ class Batch:
 
     @property
     def never_fired(self) -> list[str]:
-        return [kind for kind in KINDS if not self.fired[kind]]
+        missing = [kind for kind in KINDS if not self.fired[kind]]
+        return missing + [deed for deed in DEEDS if not self.counted[deed]]
 
     @property
     def never_struck(self) -> list[str]:

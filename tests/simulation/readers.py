@@ -258,7 +258,8 @@ async def list_offset(client: Client, key: tuple[str, int], timestamp: int) -> i
 
 
 class Committer(Reader):
-    """Reads and commits, as the one member of a group, or for a group without members.
+    """Reads and commits, as the one member of a group; or for a group without members, and then it
+    commits numbers of its own.
 
     Now and then it forgets everything, joins anew and goes on from the committed offsets.
     """
@@ -277,6 +278,7 @@ class Committer(Reader):
         self._group = f"group-{name}"
         self._member_id = NO_MEMBER
         self._generation = -1
+        self._committed = 0
 
     async def run(self) -> None:
         while not self.stopping:
@@ -295,7 +297,19 @@ class Committer(Reader):
             except Disconnected:
                 self._session = (0, 0)
 
+    async def _find(self) -> bool:
+        """Ask for the coordinator, which makes the internal topic where there is none yet."""
+        request = m.FindCoordinatorRequest(
+            key=self._group, key_type=0, coordinator_keys=[self._group]
+        )
+        version = self.rng.choice((1, 2, 3, 4, 5))
+        answer = await self.call(request, version, 6.0)
+        told = answer.coordinators[0] if version >= 4 else answer
+        return not self._left(told.error_code)
+
     async def _join(self) -> bool:
+        if not await self._find():
+            return False
         if not self._member:
             return True
         request = m.JoinGroupRequest(
@@ -384,12 +398,17 @@ class Committer(Reader):
                     floors[key],
                     self.stale(asked_at),
                 )
-                self.positions[key] = max(one.committed_offset, 0)
+                if self._member:
+                    self.positions[key] = max(one.committed_offset, 0)
         return True
 
     async def _commit(self) -> bool:
         topic_class = m.OffsetCommitRequest.OffsetCommitRequestTopic
         offsets = dict(self.positions)
+        if not self._member:
+            # So that each commit tells something new, also while nothing new can be read.
+            self._committed += 1
+            offsets = dict.fromkeys(offsets, self._committed)
         for key, offset in offsets.items():
             self.history.committing(self._group, self._place(key), offset)
         request = m.OffsetCommitRequest(

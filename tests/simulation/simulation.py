@@ -349,3 +349,21 @@ KINDS = (
     "hang",
     "slow",
 )
+
+# What clients and broker did in a batch of runs, or it proves nothing about them.
+DEEDS = (
+    "acknowledged",
+    "read",
+    "rewound",
+    "in session",
+    "out of range",
+    "trimmed",
+    "committed",
+    "commits read",
+    "topics created",
+    "topics deleted",
+    "fenced",
+    "delete wal",
+    "delete data",
+    "delete meta",
+)
