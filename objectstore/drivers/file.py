@@ -136,7 +136,10 @@ class FileStore(ObjectStore):
     def _prepare(self, make_root: bool) -> None:
         with self.errors(self.root):
             if make_root:
-                self._make_root()
+                try:
+                    self._make_root()
+                except FileNotFoundError as error:
+                    raise BucketMissing(f"{self.root}: the directory cannot be made") from error
             if not os.path.isdir(self.root):
                 raise BucketMissing(f"{self.root}: there is no such directory")
             refuse_unsuitable(self.root)

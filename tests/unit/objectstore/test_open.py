@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from objectstore.doctor import Severity, doctor_findings, judge_lifecycle, judge_versioning
-from objectstore.errors import AccessDenied
+from objectstore.errors import AccessDenied, BucketMissing
 from objectstore.open import StoreSettings, display_uri, open_store, parse_uri, s3_address
 from objectstore.settings import resolve_s3
 
@@ -114,6 +114,14 @@ def test_requests_cost_money_at_aws_and_nowhere_else() -> None:
 def test_impossible_settings_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         StoreSettings(**bad)  # type: ignore[arg-type]
+
+
+def test_a_directory_that_cannot_be_made_is_told_as_that() -> None:
+    opening = open_store(
+        "file:///proc/no/such", settings=StoreSettings(), rng=random.Random(0), now_ms=lambda: 5
+    )
+    with pytest.raises(BucketMissing, match="/proc/no/such: the directory cannot be made"):
+        asyncio.run(opening)
 
 
 def test_memory_and_files_open_by_uri(tmp_path: Path) -> None:
