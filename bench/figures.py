@@ -58,7 +58,7 @@ class Run:
         cores = os.cpu_count()
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
         return (
-            f"{cores} cores, {memory} GiB, Linux {platform.release()}, Python "
+            f"{cores} cores, {memory} GiB, {platform.system()}, Python "
             f"{platform.python_version()}, {self.started}; load average before "
             f"{self.load_before:.1f}, after {self.load_after:.1f} (this run's own included)"
         )
