@@ -288,7 +288,11 @@ class Controller:
     # Deciding.
 
     async def _decide(self, records: Sequence[r.Record]) -> None:
-        """Durable when it returns; no await before the records are in the log's hands."""
+        """Durable when it returns; no await before the records are in the log's hands.
+
+        Without records the answer is only what the image says, "it exists already" for instance,
+        and a process that was replaced has an old one: so it is confirmed first.
+        """
         if self._log is None:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, detail="the controller has not started")
         try:
@@ -297,6 +301,8 @@ class Controller:
             await self._log.settled()
         except (Fenced, LogClosed) as error:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, detail=str(error)) from error
+        if not records:
+            await self.still_decides()
 
     def _planned(self) -> MetadataImage:
         if self._log is None:

@@ -16,7 +16,7 @@ from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata.image import TopicImage
 from s3stream.metadata.tail import load
 
-from .cluster import new_controller, new_store, started
+from .cluster import identity, new_controller, new_store, started
 
 T = TypeVar("T")
 
@@ -422,5 +422,27 @@ def test_decisions_that_wait_for_an_absent_store_are_bounded(
             told = await asyncio.gather(*waiting, return_exceptions=True)
             assert sum(isinstance(one, list) for one in told) == 30 - len(refused)
             assert len(controller.image.topics) == 30 - len(refused)
+
+    asyncio.run(main())
+
+
+def test_a_replaced_controller_tells_nobody_that_a_topic_exists_already() -> None:
+    """Its image is old: the topic may have been deleted by its successor."""
+
+    async def main() -> None:
+        store = new_store()
+        old = new_controller(store, identity(1))
+        await old.start()
+        (topic,) = await create(old, NewTopic("orders"))
+        new = new_controller(store, identity(1, port=9093, take_over=True), seed=2)
+        await new.start()
+        await new.delete_topics([topic.topic_id])
+        with pytest.raises(KafkaError) as told:
+            await old.create_topics([NewTopic("orders")])
+        assert told.value.code is ErrorCode.NOT_CONTROLLER
+        (made,) = await create(new, NewTopic("orders"))
+        assert made.topic_id != topic.topic_id
+        await old.abort()
+        await new.abort()
 
     asyncio.run(main())
