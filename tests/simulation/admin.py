@@ -49,6 +49,9 @@ class Admin(Client):
             except Disconnected:
                 tried = True
                 continue
+            if answer.error_code == ErrorCode.TOPIC_ALREADY_EXISTS and self.replaced:
+                self.leave()  # it does not know yet that the topic was deleted
+                continue
             if answer.error_code == ErrorCode.TOPIC_ALREADY_EXISTS and tried:
                 topic_id = (await self.describe())[name]
             elif self.retry(answer.error_code, f"creation of {name}"):
