@@ -3,7 +3,7 @@
     build      topics, producers, readers, a group, an admin
     chaos      at least 30 simulated seconds and 300 acknowledged batches; faults all the while
     heal       the weather clears, everybody gets what he waits for
-    prove      a fresh process reads everything; the checkers compare
+    prove      a fresh process reads everything, the checkers compare, `verify` agrees
 
 A run is a function of its seed (and of `strike`, which names one more fault): `trace` is a hash
 over all that happened.
@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
+from broker.verify import verify
 from wal.keys import parse_log
 
 from .admin import Admin, Churn, Trimmer
@@ -233,7 +234,10 @@ class Simulation:
             await asyncio.wait_for(reader.read_all(), HEALED_WITHIN_S)
             await Admin(self.world, "proof", self._random()).check_topics()
             self._raise_failures([])
+        # With the last process alive, and once more when it has left its last checkpoint.
+        await verify(self.store.inner)
         await self.cluster.stop(self.cluster.current)
+        await verify(self.store.inner)
         self._raise_failures([])
 
     def _raise_failures(self, tasks: list[asyncio.Task[None]]) -> None:
