@@ -44,13 +44,17 @@ _UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 
 @dataclass(slots=True)
 class _Read:
-    """One partition of one request on its way to an answer."""
+    """One partition of one request on its way to an answer.
+
+    confirmed: nobody had replaced this leader when it was asked for.
+    """
 
     wanted: SessionPartition
     told: FetchPartitionResponse
     partition: Partition | None = None
     error: KafkaError | None = None
     size_bytes: int = 0
+    confirmed: bool = True
 
 
 async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Raw:
@@ -139,7 +143,7 @@ async def _confirm(ctx: RequestContext, reads: list[_Read], patience_s: float) -
     """Only a confirmed leader answers (DESIGN: reads too come only from a confirmed leader).
 
     When the store cannot be reached, cached records below the known high watermark still go out:
-    they cannot disappear. What claims to be the newest waits for the confirmation.
+    they cannot disappear. What claims to be the newest waits for the confirmation, and is not told.
     """
     try:
         await ctx.services.confirmation.confirm(patience_s)
@@ -153,6 +157,7 @@ async def _confirm(ctx: RequestContext, reads: list[_Read], patience_s: float) -
             if partition is None:
                 continue
             offset = read.wanted.fetch_offset
+            read.confirmed = False
             if not partition.log_start_offset <= offset <= partition.high_watermark:
                 read.error = KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
                 read.partition = None
@@ -326,6 +331,10 @@ def _answer(ctx: RequestContext, context: FetchContext, reads: list[_Read], vers
         code = read.error.code if read.error is not None else ErrorCode.NONE
         if read.error is not None:
             _tell_error(ctx, read, version, hints)
+        elif not read.confirmed:
+            # The records cannot disappear, but where the log begins and ends a successor may know
+            # better: -1 is "not known", as in an answer with an error.
+            told.high_watermark = told.last_stable_offset = told.log_start_offset = -1
         has_data = bool(told.records) or told.diverging_epoch is not None
         tell = wanted.changed(
             code, has_data, told.high_watermark, told.log_start_offset, not context.incremental

@@ -136,7 +136,7 @@ class History:
             if expected >= 0 and header.base_offset != expected:
                 raise Violation(f"{place}: {header.base_offset} where {expected} is next")
             expected = header.last_offset + 1
-            if expected > high_watermark:
+            if expected > high_watermark >= 0:
                 raise Violation(f"{place}: {header.last_offset} read above {high_watermark}")
             sent = self._known(place, header)
             self._place(sent, header.base_offset)
@@ -163,6 +163,8 @@ class History:
     def high_watermark(self, place: Place, told: int, floor: int, stale: bool) -> None:
         """floor: what was known when the request was sent. stale: told by a replaced process
         while it may still believe in itself."""
+        if told < 0:
+            return  # told by a leader that could not ask whether it still is one
         partition = self.at(place)
         if told < floor and not stale:
             raise Violation(f"{place}: high watermark {told}, and {floor} was known before")
@@ -185,7 +187,7 @@ class History:
     def log_start(self, place: Place, told: int, floor: int, stale: bool) -> None:
         """floor: `start_told` when the request was sent."""
         self._start(place, told)
-        if told < floor and not stale:
+        if 0 <= told < floor and not stale:
             raise Violation(f"{place}: starts at {told}, and {floor} was told before")
 
     def out_of_range(self, place: Place, offset: int) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from broker.group_loading import GroupLoading
+from objectstore.errors import StoreUnavailable
 from protocol.errors import ErrorCode
 from protocol.messages import DeleteTopicsRequest
 from protocol.record_batch import TRANSACTIONAL_BIT, seal_crc
@@ -396,6 +397,28 @@ def test_beyond_the_end_a_leader_asks_whether_it_still_leads() -> None:
         assert (fetched(answer), asked) == ([(0, 0)], 0)
         answer = await client.ask(fetch([("t", 0, 2)]), V)
         assert (fetched(answer), asked) == ([(int(ErrorCode.OFFSET_OUT_OF_RANGE), 0)], 1)
+
+    run(body)
+
+
+def test_a_leader_that_cannot_ask_serves_what_it_knows_and_claims_no_end() -> None:
+    async def body(rig: Rig) -> None:
+        await rig.topic()
+        client = rig.client()
+        await produced(client)
+
+        async def away() -> None:
+            raise StoreUnavailable("the store is away")
+
+        confirm, rig.node.storage.confirm = rig.node.storage.confirm, away  # type: ignore[method-assign]
+        await asyncio.sleep(60)
+        answer = await client.ask(fetch([("t", 0, 0)]), V)
+        told = answer.responses[0].partitions[0]
+        assert told.records
+        assert (told.high_watermark, told.last_stable_offset, told.log_start_offset) == (-1, -1, -1)
+        rig.node.storage.confirm = confirm  # type: ignore[method-assign]
+        answer = await client.ask(fetch([("t", 0, 0)]), V)
+        assert answer.responses[0].partitions[0].high_watermark == 1
 
     run(body)
 
