@@ -47,8 +47,8 @@ types: install-dev ## mypy --strict
 bench: install-dev ## the benchmark table (see bench/README.md)
 	@$(BIN)/python -m bench
 
-simulate: install-dev ## a long simulation: make simulate SEEDS=1000
-	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+simulate: install-dev ## a long simulation: make simulate SEEDS=1000; PLACES=no for seeds alone
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(filter no,$(PLACES)),--no-places)
 
 planted: install-dev ## each planted bug is found by the simulation
 	@$(BIN)/python -W ignore -m tests.planted
