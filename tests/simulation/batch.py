@@ -35,7 +35,8 @@ class Batch:
     struck: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[Job, str]] = field(default_factory=list)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, *, struck_on_purpose: bool = False) -> None:
+        """struck_on_purpose: what a run comes by after its `Strike` is no place to repeat."""
         self.runs += 1
         self.seconds += outcome.seconds
         acknowledged = outcome.counted["acknowledged"]
@@ -44,7 +45,7 @@ class Batch:
         self.fired.update(outcome.fired)
         self.counted.update(outcome.counted)
         self.struck.update(outcome.struck)
-        for place in outcome.places:
+        for place in () if struck_on_purpose else outcome.places:
             seeds = self.reached.setdefault(place, [])
             if len(seeds) < SEEDS_PER_PLACE:
                 seeds.append(outcome.seed)
@@ -97,7 +98,7 @@ def run_all(
     with context.Pool(processes, _quiet) as pool:
         for number, (job, result) in enumerate(pool.imap_unordered(_run, jobs, chunksize=2), 1):
             if isinstance(result, Outcome):
-                batch.add(result)
+                batch.add(result, struck_on_purpose=job[1] is not None)
             else:
                 batch.failures.append((job, result))
                 print(f"FAILED {describe(job)}\n{result}", flush=True)

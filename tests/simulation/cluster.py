@@ -102,6 +102,7 @@ class Cluster:
         # As `objectstore.open` wraps a real store; without it errors reach every layer.
         self._retries = rng.random() < 0.6
         self._by_incarnation: dict[int, Process] = {}
+        self._log_ended_at: dict[int, float] = {}
         self._tasks: dict[Process, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
 
@@ -172,6 +173,8 @@ class Cluster:
             await node.start()
             process.incarnation = node.controller.incarnation
             self._by_incarnation[process.incarnation] = process
+            # Replaced already, where it was paused in its start.
+            process.replaced_at = self._log_ended_at.get(process.incarnation)
             process.ready = True
             self._changed.set()
             self.loop.record(f"{process.name} serves as {process.incarnation}")
@@ -200,8 +203,8 @@ class Cluster:
         return other is not process and other.ended_at >= process.started_at
 
     def crash(self, process: Process) -> None:
-        """As `kill -9`. What it had sent to the store is under way all the same."""
-        if process.ended:
+        """As `kill -9`, also of one that is about to end. What it had sent is under way still."""
+        if self.loop.is_crashed(process.name):
             return
         self._end(process)
         self.counted["crash"] += 1
@@ -209,7 +212,7 @@ class Cluster:
         self.network.kill(process.name)
 
     def pause(self, process: Process, for_s: float) -> None:
-        if process.ended or self.loop.is_paused(process.name):
+        if self.loop.is_crashed(process.name) or self.loop.is_paused(process.name):
             return
         self.counted["pause"] += 1
         self.loop.pause(process.name, for_s)
@@ -233,8 +236,9 @@ class Cluster:
 
     def log_ended(self, incarnation: int) -> None:
         """`wal/<incarnation>/end` has landed."""
+        self._log_ended_at[incarnation] = self.loop.time()
         process = self._by_incarnation.get(incarnation)
-        if process is not None and process.replaced_at is None:
+        if process is not None:
             process.replaced_at = self.loop.time()
 
     # Settings.

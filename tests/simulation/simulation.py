@@ -250,10 +250,10 @@ class Simulation:
     # What the loop and the store tell.
 
     def _on_step(self, node: str, places: tuple[str, ...]) -> None:
-        self.places.update(places)
         process = self.cluster.named(node)
-        if process is None or process.ended or self.loop.is_paused(node):
+        if process is None or self.loop.is_crashed(node) or self.loop.is_paused(node):
             return
+        self.places.update(places)
         fault = self._asked_for(places)
         if fault is None and self._armed and process is self.cluster.current:
             # Rare places are the interesting ones.
