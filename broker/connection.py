@@ -14,56 +14,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from objectstore.store import Buffer
 from protocol.errors import MalformedFrame
 from protocol.frame import FrameReader
 
+from .answers import Answer, Answers
 from .memory_pool import MemoryPool, Ticket
+from .outcome import CloseConnection, Handler
 from .response_memory import Grant
 
 log = logging.getLogger(__name__)
-
-# Small answers that are ready together leave by one system call, up to about so many bytes.
-WRITE_BYTES = 64 * 1024
-
-
-class CloseConnection(Exception):
-    """The request has no answer but a closed connection."""
-
-
-@dataclass(slots=True, frozen=True)
-class Deferred:
-    """An answer that will be there later; `finish` gives its buffers, or None for no answer."""
-
-    finish: Coroutine[Any, Any, list[Buffer] | None]
-
-
-@dataclass(slots=True, frozen=True)
-class WhenDone:
-    """An answer that is there once all of `until` are done, or at `deadline` (loop time).
-
-    until: at least one, each once. finish: called once then, gives the buffers; it does not
-    suspend, so that a request that waits costs no task.
-    """
-
-    until: Sequence[asyncio.Future[Any]]
-    deadline: float
-    finish: Callable[[], list[Buffer] | None]
-
-
-Outcome = list[Buffer] | Deferred | WhenDone | None
-
-
-class Handler(Protocol):
-    """What a connection asks of the broker."""
-
-    async def handle(self, connection: Connection, frame: memoryview) -> Outcome:
-        """Answer one request frame; raises MalformedFrame or CloseConnection to end it."""
-        ...
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,62 +47,6 @@ class ConnectionLimits:
     slowest_frame_s: float = 300.0
     unsent_bytes: int = 1 << 20
     linger_s: float = 10.0
-
-
-class _Answer:
-    """A place in the order of answers. grants: memory that goes back when it has left.
-
-    connection: who is told when the wait for `when_done` is over.
-    """
-
-    __slots__ = (
-        "buffers",
-        "close",
-        "connection",
-        "done",
-        "grants",
-        "missing",
-        "request_bytes",
-        "size_bytes",
-        "when_done",
-    )
-
-    def __init__(self, request_bytes: int) -> None:
-        self.request_bytes = request_bytes
-        self.size_bytes = 0
-        self.done = False
-        self.close = False
-        self.buffers: list[Buffer] | None = None
-        self.grants: tuple[Grant, ...] = ()
-        self.connection: Connection | None = None
-        self.when_done: WhenDone | None = None
-        self.missing = 0
-
-    def wait(self, connection: Connection, when_done: WhenDone) -> None:
-        self.connection = connection
-        self.when_done = when_done
-        self.missing = len(when_done.until)
-        for future in when_done.until:
-            future.add_done_callback(self._landed)
-
-    def _landed(self, _: asyncio.Future[Any]) -> None:
-        self.missing -= 1
-        if not self.missing and self.connection is not None:
-            self.connection.waited(self)
-
-    def forget(self) -> None:
-        """Wait no more: the futures keep nothing of this alive."""
-        if self.when_done is not None:
-            for future in self.when_done.until:
-                future.remove_done_callback(self._landed)
-        self.connection = self.when_done = None
-
-    def release(self) -> None:
-        self.forget()
-        self.buffers = None
-        for grant in self.grants:
-            grant.release()
-        self.grants = ()
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -171,18 +78,15 @@ class Connection(asyncio.BufferedProtocol):
         self._reader = FrameReader(limits.max_frame_bytes, scratch)
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
-        # Read and not started, each with what is reserved for it; started and not written.
+        # Read and not started, each with what is reserved for it.
         self._frames: deque[tuple[memoryview, int]] = deque()
-        self._answers: deque[_Answer] = deque()
-        self._current: _Answer | None = None
-        self._leaving: list[_Answer] = []
-        self._unsent_bytes = 0
+        self._answers = Answers(
+            self,
+            lambda size: pool.release(self.client_host, size),
+            lambda: "{}:{}".format(*self.peer),
+        )
+        self._current: Answer | None = None
         self._wake = asyncio.Event()
-        # For the answers that wait: fires at the first deadline, if any still waits then.
-        self._deadline: asyncio.TimerHandle | None = None
-        self._write_soon: asyncio.Handle | None = None
-        # In the order in which they began: a set has none.
-        self._deferred: dict[asyncio.Task[None], Deferred] = {}
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reserved_frame = 0
@@ -190,7 +94,6 @@ class Connection(asyncio.BufferedProtocol):
         self._last_active = self._loop.time()
         self._reading_paused = False
         self._memory_ticket: Ticket | None = None
-        self._write_paused = False
         self._left_to_write = 0
         self._accepted = False
         self._closed = False
@@ -229,23 +132,18 @@ class Connection(asyncio.BufferedProtocol):
         self._finish()
         if self._timer is not None:
             self._timer.cancel()
-        for answer in self._leaving:
-            answer.release()
-        self._leaving.clear()
+        self._answers.transport_gone()
         if self._accepted:
             self._accepted = False
             self._on_close(self)
 
     def pause_writing(self) -> None:
-        self._write_paused = True
+        self._answers.write_paused = True
+        self._left_to_write = self.bytes_to_write()
 
     def resume_writing(self) -> None:
-        self._write_paused = False
         self._last_active = self._loop.time()
-        leaving, self._leaving = self._leaving, []
-        for answer in leaving:
-            answer.release()
-        self._write_ready()
+        self._answers.resume()
 
     # -- reading
 
@@ -326,9 +224,9 @@ class Connection(asyncio.BufferedProtocol):
         else:
             due = self._last_active + self._limits.idle_s
             trouble = ""
-            if self._write_paused:
+            if self._answers.write_paused:
                 trouble = "it does not read its answers"
-                left = self._bytes_to_write()
+                left = self.bytes_to_write()
                 if left != self._left_to_write:
                     self._left_to_write, due = left, now + self._limits.idle_s
             elif self._answers or self._frames or self._memory_ticket is not None:
@@ -346,9 +244,6 @@ class Connection(asyncio.BufferedProtocol):
         limits = self._limits
         rate = max(limits.least_rate, self._reserved_frame / limits.slowest_frame_s)
         return self._frame_started + limits.frame_grace_s + self._reader.filled_bytes / rate
-
-    def _bytes_to_write(self) -> int:
-        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -371,9 +266,9 @@ class Connection(asyncio.BufferedProtocol):
         """Whether the next request is begun: not while the client takes no answers."""
         return (
             bool(self._frames)
-            and not self._write_paused
+            and not self._answers.write_paused
             and len(self._answers) < self._limits.max_in_flight
-            and self._unsent_bytes <= self._limits.unsent_bytes
+            and self._answers.unsent_bytes <= self._limits.unsent_bytes
         )
 
     async def _serve(self) -> None:
@@ -385,151 +280,38 @@ class Connection(asyncio.BufferedProtocol):
                     self._wake.clear()
                     await self._wake.wait()
                 frame, request_bytes = self._frames.popleft()
-                self._current = answer = _Answer(request_bytes)
-                self._answers.append(answer)
+                self._current = answer = self._answers.begin(request_bytes)
                 self._pump()
                 outcome = await self._handler.handle(self, frame)
                 self._current = None
                 del frame
-                if isinstance(outcome, WhenDone):
-                    if not self._closed:
-                        answer.wait(self, outcome)
-                        self._watch_deadline(outcome.deadline)
-                elif isinstance(outcome, Deferred):
-                    task = self._loop.create_task(self._finish_deferred(answer, outcome))
-                    self._deferred[task] = outcome
-                    task.add_done_callback(self._deferred_done)
-                else:
-                    self._answered(answer, outcome)
+                self._answers.settle(answer, outcome)
         except (MalformedFrame, CloseConnection) as error:
             if str(error):
                 log.info("closing %s:%s: %s", self.client_host, self.client_port, error)
-            self._close_after_answers(answer)
+            self._answers.close_after(answer)
         except Exception:
             log.exception("closing %s:%s", self.client_host, self.client_port)
             self.abort()
 
-    def _deferred_done(self, task: asyncio.Task[None]) -> None:
-        # Cancelled before its first step, it would be left unawaited.
-        self._deferred.pop(task).finish.close()
+    # -- answering (see answers.Writing)
 
-    async def _finish_deferred(self, answer: _Answer, deferred: Deferred) -> None:
-        try:
-            buffers = await deferred.finish
-        except CloseConnection:
-            self._close_after_answers(answer)
-        except Exception:
-            log.exception("closing %s:%s", self.client_host, self.client_port)
-            self.abort()
-        else:
-            self._answered(answer, buffers)
-
-    def waited(self, answer: _Answer) -> None:
-        """What the answer waited for is done, or its time is over."""
-        when_done = answer.when_done
-        assert when_done is not None
-        answer.connection = answer.when_done = None
-        try:
-            buffers = when_done.finish()
-        except Exception:
-            log.exception("closing %s:%s", self.client_host, self.client_port)
-            self.abort()
-        else:
-            self._answered(answer, buffers)
-
-    def _watch_deadline(self, deadline: float) -> None:
-        if self._deadline is not None:
-            if self._deadline.when() <= deadline:
-                return
-            self._deadline.cancel()
-        self._deadline = self._loop.call_at(deadline, self._deadline_passed)
-
-    def _deadline_passed(self) -> None:
-        self._deadline = None
-        now = self._loop.time()
-        for answer in list(self._answers):
-            when_done = answer.when_done
-            if when_done is None:
-                continue
-            if when_done.deadline <= now:
-                answer.forget()
-                answer.when_done = when_done
-                self.waited(answer)
+    def write(self, buffers: Sequence[Buffer]) -> bool:
+        if self._transport is not None:
+            self._last_active = self._loop.time()
+            if len(buffers) == 1:
+                self._transport.write(buffers[0])
             else:
-                self._watch_deadline(when_done.deadline)
+                self._transport.writelines(buffers)
+        return not self._closed
 
-    def _close_after_answers(self, answer: _Answer) -> None:
-        """Answers that are owed to earlier requests still leave, then the connection closes."""
-        answer.close = True
-        self._answered(answer, None)
+    def bytes_to_write(self) -> int:
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
-    def _answered(self, answer: _Answer, buffers: list[Buffer] | None) -> None:
-        if self._closed:
-            answer.release()
-            return
-        answer.done = True
-        if buffers is not None:
-            answer.buffers = buffers
-            answer.size_bytes = sum(map(len, buffers))
-            self._unsent_bytes += answer.size_bytes
-        # Not at once: what becomes durable together is answered together.
-        if self._write_soon is None and self._answers[0].done:
-            self._write_soon = self._loop.call_soon(self._write_ready)
-
-    def _write_ready(self) -> None:
-        if self._write_soon is not None:
-            self._write_soon.cancel()
-            self._write_soon = None
-        self._write_small()
-        while self._answers and self._answers[0].done and not self._write_paused:
-            answer = self._answers.popleft()
-            self._pool.release(self.client_host, answer.request_bytes)
-            self._unsent_bytes -= answer.size_bytes
-            if answer.buffers is not None and self._transport is not None:
-                self._last_active = self._loop.time()
-                self._transport.writelines(answer.buffers)
-                if self._closed:
-                    answer.release()
-                    return  # the transport met an error at once
-            if answer.close:
-                self.close()
-            if self._write_paused and not self._closed:
-                answer.buffers = None
-                self._leaves_slowly(answer)
-            else:
-                answer.release()
-            if self._closed:
-                return
+    def written(self) -> None:
         self._wake.set()
         if self._draining and not self._answers and not self._frames:
             self.close()
-
-    def _write_small(self) -> None:
-        """The answers that are ready, as far as nothing hangs on when each one leaves: in one
-        piece.
-        """
-        buffers: list[Buffer] = []
-        size_bytes = 0
-        while self._answers and size_bytes < WRITE_BYTES and not self._write_paused:
-            answer = self._answers[0]
-            if not answer.done or answer.grants or answer.close or not answer.buffers:
-                break
-            if answer.size_bytes >= WRITE_BYTES:
-                break
-            self._answers.popleft()
-            self._pool.release(self.client_host, answer.request_bytes)
-            self._unsent_bytes -= answer.size_bytes
-            buffers += answer.buffers
-            size_bytes += answer.size_bytes
-        if buffers and self._transport is not None:
-            self._last_active = self._loop.time()
-            self._transport.write(b"".join(buffers))
-
-    def _leaves_slowly(self, answer: _Answer) -> None:
-        self._leaving.append(answer)
-        self._left_to_write = self._bytes_to_write()
-        for grant in answer.grants:
-            grant.stalled(self._bytes_to_write, self.abort)
 
     # -- ending
 
@@ -568,28 +350,24 @@ class Connection(asyncio.BufferedProtocol):
         if self._closed:
             return
         self._closed = True
-        for handle in (self._timer, self._deadline, self._write_soon):
-            if handle is not None:
-                handle.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._current = None
         self._forget_memory()
         reserved = [self._reserved_frame, *(size for _, size in self._frames)]
-        reserved += [answer.request_bytes for answer in self._answers]
+        reserved += self._answers.end()
         self._reserved_frame = 0
         self._frames.clear()
-        for answer in self._answers:
-            answer.release()
-        self._answers.clear()
         for size_bytes in reserved:
             if size_bytes:
                 self._pool.release(self.client_host, size_bytes)
         current = asyncio.current_task(self._loop)
-        for task in [self._task, *self._deferred]:
+        for task in [self._task, *self._answers.tasks]:
             if task is not None and task is not current:
                 task.cancel()
 
     async def wait_closed(self) -> None:
         """Until the tasks of this connection have ended."""
-        tasks = [t for t in (self._task, *self._deferred) if t is not None]
+        tasks = [t for t in (self._task, *self._answers.tasks) if t is not None]
         if tasks:
             await asyncio.wait(tasks)

@@ -18,7 +18,8 @@ from protocol.header import RequestHeader, decode_request_header, encode_respons
 from protocol.produce import decode_produce
 
 from .api.errors import error_response
-from .connection import CloseConnection, Connection, Deferred, Outcome, WhenDone
+from .connection import Connection
+from .outcome import CloseConnection, Deferred, Outcome, WhenDone
 from .request_context import Later, LaterDone, Raw, RequestContext
 from .services import Services
 

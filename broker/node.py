@@ -57,7 +57,7 @@ from wal.seal import LogEnd
 
 from .config_rules import BrokerConfigRules
 from .confirmation import Confirmation
-from .connection import CloseConnection, Connection, ConnectionLimits, Outcome
+from .connection import Connection, ConnectionLimits
 from .dispatch import Dispatcher
 from .leading import Leading
 from .maintenance import Maintenance
@@ -65,6 +65,7 @@ from .memory_pool import MemoryPool
 from .metrics import BrokerMetrics
 from .network import Network
 from .node_metrics import register_metrics
+from .outcome import CloseConnection, Outcome
 from .partition.fetch_session import FetchSessions
 from .partition.partitions import Partitions
 from .producer_ids import ProducerIds

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .connection import Connection, ConnectionLimits, Handler
+from .connection import Connection, ConnectionLimits
 from .memory_pool import MemoryPool
 from .network import Listener, Network
+from .outcome import Handler
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ import logging
 from functools import partial
 from uuid import UUID
 
-from broker.connection import CloseConnection
 from broker.leadership import endpoint_of, leader_node, partition_image
+from broker.outcome import CloseConnection
 from broker.partition.partition import Partition, PendingAppend
 from broker.request_context import Later, LaterDone, Raw, RequestContext
 from objectstore.errors import StoreError

@@ -10,8 +10,9 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.connection import CloseConnection, Connection, ConnectionLimits, Deferred, Outcome
+from broker.connection import Connection, ConnectionLimits
 from broker.memory_pool import MemoryPool
+from broker.outcome import CloseConnection, Deferred, Outcome
 from broker.response_memory import ResponseMemory
 from objectstore.store import Buffer
 from protocol.errors import MalformedFrame

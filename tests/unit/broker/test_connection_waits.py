@@ -7,8 +7,9 @@ import struct
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
-from broker.connection import Connection, ConnectionLimits, Outcome, WhenDone
+from broker.connection import Connection, ConnectionLimits
 from broker.memory_pool import MemoryPool
+from broker.outcome import Outcome, WhenDone
 from wal.durable_future import DurableFuture
 
 from .fake_transport import FakeTransport

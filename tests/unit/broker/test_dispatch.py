@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.connection import CloseConnection, Deferred, WhenDone
+from broker.outcome import CloseConnection, Deferred, WhenDone
 from protocol import codec
 from protocol.api_versions import SERVED, ApiKey
 from protocol.errors import MalformedFrame

@@ -10,11 +10,11 @@ import pytest
 
 import broker.node
 from broker.config.load import load
-from broker.connection import CloseConnection
 from broker.controller import StartRefused
 from broker.controller.answering import _request
 from broker.controller.topics import NewTopic
 from broker.node import Environment, Node
+from broker.outcome import CloseConnection
 from objectstore.store import ObjectStore
 from s3stream.takeover import RecoveredLog, recover
 from tests.simulation.loop import SimulatedLoop
