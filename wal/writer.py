@@ -1,6 +1,6 @@
 """Writing a log: several PUTs in flight, acknowledged over the contiguous prefix only.
 
-Appends gather in a _Fill. When `group_commit` says so, the oldest fill gets the next sequence
+Appends gather in a `Fill`. When `group_commit` says so, the oldest fill gets the next sequence
 number, its bytes are fixed, and a task sends them until they are there or the log has ended. A
 later PUT may finish first; what waits on it is told only when all before it are durable.
 
@@ -13,36 +13,30 @@ out of the log.
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 
-from objectstore.create import Backoff, create_once
-from objectstore.errors import BucketMissing, Corrupt, NotFound, StoreError, StoreUnavailable
+from objectstore.create import create_once
+from objectstore.errors import StoreError
 from objectstore.store import Buffer, ObjectStore
 
 from .config import WalConfig
+from .confirming import Confirming
 from .durable_future import DurableFuture
 from .errors import Fenced, LogClosed, LogError
+from .fills import Fill, Fills
 from .format.compose import BatchEntry, compose
 from .format.header import Kind
 from .format.index import ObjectIndex
-from .format.read import read_header
 from .group_commit import Counts, GroupCommit, Pending, Reason
-from .keys import LogName, meta_log
+from .keys import LogName
 from .seal import read_seal
+from .store_trouble import FIRST_LOG, LATE_S, OnTrouble, StoreTrouble
 
-# A PUT without an answer for so long is told as trouble, though it may still succeed.
-LATE_S = 2.0
 # To name who fenced us is a courtesy; a store that is away must not hold up the stop.
 READ_SEAL_TIMEOUT_S = 2.0
-
-# Its first object makes the cluster.
-FIRST_LOG = meta_log(0)
-
-OnTrouble = Callable[[StoreError | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +54,12 @@ class DurableObject:
 
 
 @dataclass(slots=True, eq=False)
-class _Fill:
-    """What goes into one object, not cut yet."""
-
-    oldest_at: float
-    future: DurableFuture
-    size: int = 0
-    full: bool = False
-    urgent: bool = False
-    entries: list[BatchEntry] = field(default_factory=list)
-    controls: list[bytes] = field(default_factory=list)
-
-
-@dataclass(slots=True, eq=False)
 class _Flight:
     """One object whose bytes are fixed."""
 
     seq: int
     write_id: bytes
-    fill: _Fill
+    fill: Fill
     chunks: list[Buffer]
     index: ObjectIndex
     size: int
@@ -118,24 +99,19 @@ class LogWriter:
         self._config = config
         self._rng = rng
         self._on_durable = on_durable
-        self._on_trouble = on_trouble
+        self._trouble = StoreTrouble(store, rng, on_trouble)
         self._commit = GroupCommit(config)
-        self._fills: deque[_Fill] = deque()
-        self._pending_bytes = 0
         self._flights: deque[_Flight] = deque()
         self._in_flight_bytes = 0
         self._next_seq = first_seq
         self._durable_seq = first_seq
         self._trim = 0
         self._checkpoint: int | None = None
-        self._last_confirmed_at = -math.inf
-        self._trouble: type[StoreError] | None = None
-        self._bucket_was_missing = False
         self._wake = asyncio.Event()
+        self._fills = Fills(config, self._wake.set)
+        self._confirming = Confirming(store, log, self, self._why_stopped)
         self._stopped = asyncio.Event()
         self._tasks: asyncio.TaskGroup | None = None
-        self._confirm_next: DurableFuture | None = None
-        self._confirming = False
         self._fenced: Fenced | None = None
         self._closing = False
         self._aborted = False
@@ -160,7 +136,7 @@ class LogWriter:
     @property
     def pending_bytes(self) -> int:
         """Appended and not cut yet."""
-        return self._pending_bytes
+        return self._fills.pending_bytes
 
     @property
     def in_flight(self) -> int:
@@ -175,7 +151,7 @@ class LogWriter:
     @property
     def last_confirmed_at(self) -> float:
         """Loop time: as of then no other process had ended this log. -inf before the first."""
-        return self._last_confirmed_at
+        return self._confirming.last_at
 
     @property
     def fenced(self) -> Fenced | None:
@@ -209,7 +185,7 @@ class LogWriter:
         """
         self._check_open()
         size = 0 if entry.reference is not None else entry.size_bytes
-        fill = self._fill_for(size, 1)
+        fill = self._fills.room_for(size, 1)
         fill.entries.append(entry)
         self._grow(fill, size)
         return fill.future
@@ -226,12 +202,12 @@ class LogWriter:
         assert entries or controls, "nothing to append"
         size = sum(e.size_bytes for e in entries if e.reference is None)
         size += sum(map(len, controls))
-        fill = self._fill_for(size, len(entries))
+        fill = self._fills.room_for(size, len(entries))
         fill.entries.extend(entries)
         fill.controls.extend(controls)
         self._grow(fill, size)
         if controls:
-            self._hurry(fill)
+            self._fills.hurry(fill)
         return fill.future
 
     def set_trim(self, trim: int, checkpoint: int) -> None:
@@ -263,7 +239,7 @@ class LogWriter:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
-                self._start_confirming()
+                self._confirming.begin(tasks)
                 await self._cut_until_closed()
         except BaseExceptionGroup as group:
             error = _weightiest(group)
@@ -276,8 +252,8 @@ class LogWriter:
     async def flush(self) -> None:
         """Until everything appended so far is durable. Raises Fenced or LogClosed."""
         if self._fills:
-            self._hurry(self._fills[-1])
-            await self._fills[-1].future
+            self._fills.hurry(self._fills.newest)
+            await self._fills.newest.future
         elif self._flights:
             await self._flights[-1].fill.future
         elif self._dropped or self._fenced is not None:
@@ -290,7 +266,7 @@ class LogWriter:
         """
         self._closing = True
         if self._fills:
-            self._hurry(self._fills[-1])
+            self._fills.hurry(self._fills.newest)
         self._wake.set()
         if self._tasks is None and not self._fills:
             self._stopped.set()
@@ -319,12 +295,7 @@ class LogWriter:
         who ask after. Raises Fenced, LogClosed, or StoreError: not known.
         """
         self._check_alive()
-        if self._confirm_next is None:
-            self._confirm_next = DurableFuture(loop=asyncio.get_running_loop())
-            self._start_confirming()
-        await self._confirm_next
-
-    # Filling.
+        await self._confirming.ask()
 
     def _check_alive(self) -> None:
         if self._fenced is not None:
@@ -337,38 +308,12 @@ class LogWriter:
         if self._closing:
             raise LogClosed(f"{self._log}: closing")
 
-    def _fill_for(self, size: int, batches: int) -> _Fill:
-        if self._fills:
-            fill = self._fills[-1]
-            fits = (
-                fill.size + size <= self._config.object_max_bytes
-                and len(fill.entries) + batches <= self._config.object_max_batches
-            )
-            if fits and not fill.full:
-                return fill
-            fill.full = True
-        loop = asyncio.get_running_loop()
-        fill = _Fill(loop.time(), DurableFuture(loop=loop))
-        self._fills.append(fill)
-        self._wake.set()
-        return fill
-
-    def _grow(self, fill: _Fill, size: int) -> None:
-        fill.size += size
-        self._pending_bytes += size
-        outstanding = self._pending_bytes + self._in_flight_bytes
+    def _grow(self, fill: Fill, size: int) -> None:
+        self._fills.grown(fill, size)
+        outstanding = self._fills.pending_bytes + self._in_flight_bytes
         assert outstanding <= self._config.outstanding_limit_bytes, (
             f"{self._log}: {outstanding} bytes outstanding; appenders must stop before that"
         )
-        config = self._config
-        if fill.size >= config.object_max_bytes or len(fill.entries) >= config.object_max_batches:
-            fill.full = True
-            self._wake.set()
-
-    def _hurry(self, fill: _Fill) -> None:
-        if not fill.urgent:
-            fill.urgent = True
-            self._wake.set()
 
     # Cutting.
 
@@ -391,7 +336,7 @@ class LogWriter:
         """Cut what may be cut; when to look again, if time alone can change the answer."""
         while self._fills and self._fenced is None:
             now = loop.time()
-            fill = self._fills[0]
+            fill = self._fills.oldest
             pending = Pending(
                 fill.oldest_at,
                 fill.full,
@@ -402,11 +347,11 @@ class LogWriter:
             decision = self._commit.decide(now, pending)
             if decision.reason is None:
                 return decision.again_at
-            self._fills.popleft()
+            self._fills.cut()
             self._send(fill, decision.reason, now)
         return None
 
-    def _send(self, fill: _Fill, reason: Reason, now: float) -> None:
+    def _send(self, fill: Fill, reason: Reason, now: float) -> None:
         assert self._tasks is not None
         seq = self._next_seq
         self._next_seq += 1
@@ -425,7 +370,6 @@ class LogWriter:
         )
         flight = _Flight(seq, write_id, fill, chunks, index, size, now)
         self._flights.append(flight)
-        self._pending_bytes -= fill.size
         self._in_flight_bytes += size
         self._commit.cut(now, reason)
         self._tasks.create_task(self._put(flight), name=f"put {self._log.key(seq)}")
@@ -435,7 +379,7 @@ class LogWriter:
     async def _put(self, flight: _Flight) -> None:
         """Send one object until it is there (the same bytes each time), or the log has ended."""
         loop = asyncio.get_running_loop()
-        late = loop.call_later(LATE_S, self._note_late, self._log.key(flight.seq))
+        late = loop.call_later(LATE_S, self._trouble.late, self._log.key(flight.seq))
         try:
             # Paused or crashed before this: nobody knows of the object, and nobody was told.
             ours = await create_once(
@@ -444,49 +388,22 @@ class LogWriter:
                 flight.chunks,
                 flight.write_id,
                 rng=self._rng,
-                on_trouble=self._note_trouble,
+                on_trouble=self._trouble.note,
             )
         finally:
             late.cancel()
-        if self._bucket_was_missing:
-            await self._check_bucket()
+        if self._log != FIRST_LOG or self._durable_seq:  # else there is no cluster yet
+            await self._trouble.check_bucket()
         if self._fenced is not None:
             return
         if not ours:
-            await self._stop_fenced(flight.seq)
+            await self.stop_fenced(flight.seq)
         flight.landed = True
         flight.chunks = []
         self._commit.put_returned(loop.time() - flight.sent_at)
-        self._note_health()
+        self._trouble.over()
         self._acknowledge()
         self._wake.set()
-
-    async def _check_bucket(self) -> None:
-        """A bucket that was away may have been made anew: then it is not the one of this cluster.
-
-        Raises Corrupt: nothing is acknowledged into it.
-        """
-        if self._log == FIRST_LOG and self._durable_seq == 0:
-            return  # there is no cluster yet
-        key = FIRST_LOG.key(0)
-        backoff = Backoff(self._rng)
-        while True:
-            try:
-                await read_header(self._store, key)
-            except NotFound as error:
-                raise Corrupt(
-                    f"{key}, which is never deleted, is gone: the bucket was made anew while this "
-                    "broker ran, and holds nothing of its cluster. Restore the bucket, or start a "
-                    "new cluster in an empty one"
-                ) from error
-            except Corrupt:
-                raise
-            except StoreError as error:
-                self._note_trouble(key, error)
-                await asyncio.sleep(backoff.next_s())
-            else:
-                self._bucket_was_missing = False
-                return
 
     def _acknowledge(self) -> None:
         # Not in the order of arrival: a hole before an object could still be sealed.
@@ -495,7 +412,7 @@ class LogWriter:
             fill = flight.fill
             self._durable_seq = flight.seq + 1
             self._in_flight_bytes -= flight.size
-            self._last_confirmed_at = max(self._last_confirmed_at, flight.sent_at)
+            self._confirming.note(flight.sent_at)
             self._on_durable(
                 DurableObject(
                     flight.seq,
@@ -510,7 +427,7 @@ class LogWriter:
             )
             fill.future.resolve(flight.seq)
 
-    async def _stop_fenced(self, seq: int) -> None:
+    async def stop_fenced(self, seq: int) -> None:
         """Somebody else's object is at `seq`, which is not durable: the log is not ours any more.
 
         Raises Fenced.
@@ -525,84 +442,22 @@ class LogWriter:
             pass  # the maker stays unnamed
         raise self._fenced_again()
 
-    # Confirming.
-
-    def _start_confirming(self) -> None:
-        if self._tasks is not None and self._confirm_next is not None and not self._confirming:
-            self._confirming = True
-            self._tasks.create_task(self._confirm_all(), name=f"confirm {self._log}")
-
-    async def _confirm_all(self) -> None:
-        while (waiting := self._confirm_next) is not None:
-            self._confirm_next = None
-            try:
-                await self._confirm_once()
-            except StoreError as error:
-                waiting.fail(error)
-            except BaseException:
-                waiting.fail(self._why_stopped())
-                raise
-            else:
-                waiting.resolve(self._next_seq)
-        self._confirming = False
-
-    async def _confirm_once(self) -> None:
-        """The place asked for is the next to be cut, not the first that is not durable: what is
-        in flight may be in the ended log, and collected since, and would be found missing. The
-        place behind it holds a seal for ever once the log has an end: seals cover all of
-        [end, end + window], and the end is no more than `window` below it.
-        """
-        loop = asyncio.get_running_loop()
-        asked_at = loop.time()
-        while self._last_confirmed_at < asked_at:
-            seq = self._next_seq
-            sent_at = loop.time()
-            try:
-                found = await read_header(self._store, self._log.key(seq))
-            except NotFound:
-                self._last_confirmed_at = max(self._last_confirmed_at, sent_at)
-                return
-            except Corrupt:
-                await self._stop_fenced(seq)  # not of our making
-                return
-            # Our own, when it was cut while the GET was under way: that proves nothing, ask again.
-            own = [flight.write_id for flight in self._flights if flight.seq == seq]
-            if seq >= self._durable_seq and found.write_id not in own:
-                await self._stop_fenced(seq)
-
-    # Store trouble: told once per change.
-
-    def _note_late(self, key: str) -> None:
-        if self._trouble is None:
-            self._note_trouble(key, StoreUnavailable(f"create {key}: no answer for {LATE_S:g} s"))
-
-    def _note_trouble(self, key: str, error: StoreError) -> None:
-        if isinstance(error, BucketMissing):
-            self._bucket_was_missing = True
-        if self._trouble is not type(error):
-            self._trouble = type(error)
-            if self._on_trouble is not None:
-                self._on_trouble(error)
-
-    def _note_health(self) -> None:
-        if self._trouble is not None:
-            self._trouble = None
-            if self._on_trouble is not None:
-                self._on_trouble(None)
+    def in_flight_as(self, seq: int) -> bytes | None:
+        """The write id of our own object that is under way to this sequence."""
+        return next((one.write_id for one in self._flights if one.seq == seq), None)
 
     def _fenced_again(self) -> Fenced:
         assert self._fenced is not None
         return Fenced(self._log, self._fenced.seq, self._fenced.maker)
 
     def _drop_all(self) -> None:
-        flights, fills = self._flights, self._fills
+        flights, fills = list(self._flights), self._fills.drop_all()
         self._dropped = self._dropped or bool(flights or fills)
-        self._flights, self._fills = deque(), deque()
-        self._pending_bytes = self._in_flight_bytes = 0
+        self._flights.clear()
+        self._in_flight_bytes = 0
         for fill in [*(flight.fill for flight in flights), *fills]:
             fill.future.fail(self._why_stopped())
-        if self._confirm_next is not None:
-            self._confirm_next.fail(self._why_stopped())
+        self._confirming.stop()
 
     def _why_stopped(self) -> LogError:
         if self._fenced is not None:

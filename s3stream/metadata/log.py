@@ -16,7 +16,8 @@ from typing import NamedTuple
 from objectstore.store import ObjectStore
 from wal.config import WalConfig
 from wal.keys import meta_log
-from wal.writer import DurableObject, LogWriter, OnTrouble
+from wal.store_trouble import OnTrouble
+from wal.writer import DurableObject, LogWriter
 
 from .apply import apply
 from .image import MetadataImage

@@ -18,7 +18,8 @@ from wal.config import WalConfig
 from wal.errors import LogClosed
 from wal.format import Kind, compose_blob
 from wal.keys import meta_log, wal_log
-from wal.writer import LATE_S, LogWriter
+from wal.store_trouble import LATE_S
+from wal.writer import LogWriter
 
 LOG = wal_log(7)
 CLUSTER = meta_log(0).key(0)
