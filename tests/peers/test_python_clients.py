@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 import uuid
 from typing import Any
@@ -141,8 +140,36 @@ def test_kafka_python_finds_offsets_by_time_and_seeks(file_broker: BrokerProcess
     assert values == [str(i).encode() for i in range(90, 100)]
 
 
+class Reader:
+    """A member of a group that knows how far it read each partition that it has now.
+
+    Nobody commits until everybody is done, so a partition that moves is read from its beginning
+    again by the one who got it; what another had read of it does not count.
+    """
+
+    def __init__(self, config: dict[str, Any], topic: str) -> None:
+        from confluent_kafka import Consumer
+
+        self.positions: dict[int, int] = {}
+        self.values: set[bytes] = set()
+        self.consumer = Consumer(config)
+        self.consumer.subscribe([topic], on_assign=self._assigned, on_revoke=self._revoked)
+
+    def _assigned(self, _: Any, partitions: list[Any]) -> None:
+        self.positions = {one.partition: 0 for one in partitions}
+
+    def _revoked(self, *_: Any) -> None:
+        self.positions = {}
+
+    def read(self) -> None:
+        for message in self.consumer.consume(100, 0.2):
+            assert message.error() is None, message.error()
+            self.positions[message.partition()] = message.offset() + 1
+            self.values.add(message.value())
+
+
 def test_a_group_shares_partitions_and_resumes_from_its_commits(file_broker: BrokerProcess) -> None:
-    from confluent_kafka import Consumer, KafkaException, Producer
+    from confluent_kafka import Producer
     from confluent_kafka.admin import AdminClient, NewTopic
 
     topic, group = fresh("shared"), fresh("group")
@@ -157,35 +184,64 @@ def test_a_group_shares_partitions_and_resumes_from_its_commits(file_broker: Bro
         "group.id": group,
         "auto.offset.reset": "earliest",
         "enable.auto.commit": False,
-        "session.timeout.ms": 6000,
     }
-    one, two = Consumer(config), Consumer(config)
-    one.subscribe([topic])
-    two.subscribe([topic])
-    seen: dict[str, set[bytes]] = {"one": set(), "two": set()}
+    readers = [Reader(config, topic), Reader(config, topic)]
+
+    def are_done() -> bool:
+        return all(sorted(one.positions.values()) == [100, 100, 100] for one in readers)
+
     deadline = time.monotonic() + 60
-    while sum(map(len, seen.values())) < 600 and time.monotonic() < deadline:
-        for name, consumer in (("one", one), ("two", two)):
-            for message in consumer.consume(100, 0.2):
-                assert message.error() is None
-                seen[name].add(message.value())
-    while not (one.assignment() and two.assignment()) and time.monotonic() < deadline:
-        one.poll(0.1)
-        two.poll(0.1)
-    assert len(one.assignment()) == len(two.assignment()) == 3
-    assert seen["one"] | seen["two"] == {str(i).encode() for i in range(600)}
-    for consumer in (one, two):
-        # One of them may have got its partitions after the other had read everything.
-        with contextlib.suppress(KafkaException):
-            consumer.commit(asynchronous=False)
-        consumer.close()
+    while not are_done():
+        assert time.monotonic() < deadline, [one.positions for one in readers]
+        for one in readers:
+            one.read()
+    assert sorted(p for one in readers for p in one.positions) == list(range(6))
+    assert set().union(*(one.values for one in readers)) == {str(i).encode() for i in range(600)}
+    # Both before anybody leaves: that would make a generation of which the other knows nothing yet.
+    for one in readers:
+        committed = one.consumer.commit(asynchronous=False)
+        assert [(c.offset, c.error) for c in committed] == [(100, None)] * 3, committed
+    for one in readers:
+        one.consumer.close()
     for i in range(600, 660):
         producer.produce(topic, str(i).encode(), partition=i % 6)
     assert producer.flush(30) == 0
-    three = Consumer(config)
-    three.subscribe([topic])
-    values: set[bytes] = set()
-    while len(values) < 60 and time.monotonic() < deadline:
-        values |= {m.value() for m in three.consume(100, 0.2)}
-    three.close()
-    assert values == {str(i).encode() for i in range(600, 660)}
+    three = Reader(config, topic)
+    deadline = time.monotonic() + 60
+    while sorted(three.positions.values()) != [110] * 6:
+        assert time.monotonic() < deadline, three.positions
+        three.read()
+    three.consumer.close()
+    assert three.values == {str(i).encode() for i in range(600, 660)}
+
+
+def test_a_partition_that_moves_is_read_again_from_what_was_committed(
+    file_broker: BrokerProcess,
+) -> None:
+    """What one member read and did not commit, the next reads from the last commit on."""
+    from confluent_kafka import Producer, TopicPartition
+
+    topic, group = fresh("moved"), fresh("group")
+    producer = Producer({"bootstrap.servers": file_broker.bootstrap})
+    for i in range(100):
+        producer.produce(topic, str(i).encode())
+    assert producer.flush(30) == 0
+    config = {
+        "bootstrap.servers": file_broker.bootstrap,
+        "group.id": group,
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+    }
+    deadline = time.monotonic() + 60
+    one = Reader(config, topic)
+    while one.positions != {0: 100}:
+        assert time.monotonic() < deadline, one.positions
+        one.read()
+    one.consumer.commit(offsets=[TopicPartition(topic, 0, 40)], asynchronous=False)
+    one.consumer.close()
+    two = Reader(config, topic)
+    while two.positions != {0: 100}:
+        assert time.monotonic() < deadline, two.positions
+        two.read()
+    two.consumer.close()
+    assert two.values == {str(i).encode() for i in range(40, 100)}
