@@ -1,13 +1,15 @@
 """What is done now and then: retention, offsets that expire, the internal topic's compaction.
 
-A pass looks at memory only; it asks the store nothing unless something really goes. Passes follow
-what clients do: an idle broker has one timer of ten minutes.
+A pass looks at memory; it asks the store nothing unless something goes, or the oldest that a
+partition has was not looked into yet. While no client does anything, retention waits for the
+housekeeping of an idle broker, and looks no more often than that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,8 +20,8 @@ from protocol.errors import KafkaError
 from s3stream.errors import StreamError
 from wal.errors import Fenced, LogError
 
+from .partition.log_starts import LogStarts
 from .partition.partition import Partition
-from .partition.retention import new_log_start
 
 if TYPE_CHECKING:
     from .node import Node
@@ -39,6 +41,8 @@ class Maintenance:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._log_starts = LogStarts()
+        self._looked_at = -math.inf
 
     async def run(self) -> None:
         """Owner's task: for ever."""
@@ -75,28 +79,24 @@ class Maintenance:
             log.warning("%s is put off: %s", name, error)
 
     async def _apply_retention(self) -> None:
+        storage = self._node.storage
+        now = asyncio.get_running_loop().time()
+        between_s = storage.config.housekeeping_s if storage.is_idle else 0.0
+        if storage.put_off_s() > 0 or now < self._looked_at + between_s:
+            return
+        self._looked_at = now
         own_ms = self._node.environment.now_ms()
-        starts = self._starts(own_ms)
+        partitions = self._node.partitions.all()
+        starts = await self._log_starts.due(partitions, own_ms)
         if not starts:
             return
         # Nothing goes by a clock that runs ahead of the store's.
         store_ms = await self._node.store.date_ms()
         if store_ms < own_ms:
-            starts = self._starts(store_ms)
+            starts = await self._log_starts.due(partitions, store_ms)
         if starts:
-            await self._node.storage.trim_streams(starts)
+            await storage.trim_streams(starts)
             log.info("retention moved the log start of %d partitions", len(starts))
-
-    def _starts(self, now_ms: int) -> list[tuple[int, int]]:
-        starts = []
-        for partition in self._node.partitions.all():
-            stream = partition.stream
-            start = new_log_start(
-                stream.entry.ranges, stream.start_offset, partition.config, now_ms
-            )
-            if start > stream.start_offset:
-                starts.append((stream.stream_id, start))
-        return starts
 
     async def _compact(self, partition: Partition) -> None:
         """Write what is live of an offsets partition anew at its end, and drop all before it.

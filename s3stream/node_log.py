@@ -10,6 +10,7 @@ polls: an idle broker has one timer at most, the housekeeping pass.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
@@ -134,6 +135,7 @@ class StreamStorage:
         # Called when objects were added to a stream's history or left it.
         self.on_history: Callable[[], None] | None = None
         self._uploading: asyncio.Task[None] | None = None
+        self._touched_at = -math.inf
         self._closed = False
 
     # Streams
@@ -280,7 +282,14 @@ class StreamStorage:
 
     def touch(self) -> None:
         """A client did something: the broker is not idle."""
-        self.uploader.touch(asyncio.get_running_loop().time())
+        self._touched_at = asyncio.get_running_loop().time()
+        self.uploader.touch(self._touched_at)
+
+    @property
+    def is_idle(self) -> bool:
+        """No client did anything of late."""
+        now = asyncio.get_running_loop().time()
+        return now - self._touched_at >= self.config.idle_after_s
 
     def put_off_s(self) -> float:
         """For work that can wait: seconds until it may go on. 0 while clients do something, and

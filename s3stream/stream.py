@@ -10,12 +10,12 @@ entry, which the fold alone changes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from objectstore.errors import Corrupt, NotFound
 from protocol.record_batch import iter_headers, parse_header
-from wal.format import BatchEntry, StreamRange
+from wal.format import BatchEntry
 
 from .entries import StreamEntry
 from .errors import OffsetOutOfRange, StreamClosed
@@ -23,6 +23,7 @@ from .log_cache import CachedStream
 from .object_reader import ObjectReader
 from .read_ahead import ReadAhead
 from .refs import ObjectRange
+from .spans import Aged, Span, spans_of_batches, spans_of_entries
 
 if TYPE_CHECKING:
     from .node_log import StreamStorage
@@ -266,19 +267,37 @@ class Stream:
         batches = await self.fetch(best[1], best[1] + 1, 1)
         return best[0], best[1], batches[0]
 
-    async def _narrowed(
-        self, base_offset: int, end_offset: int, key: str
-    ) -> list[StreamRange] | list[_Span]:
+    async def _narrowed(self, base_offset: int, end_offset: int, key: str) -> Sequence[Aged]:
         """The parts of one range with their newest timestamps: blocks, or batches in memory."""
-        cached = self._cached.between(base_offset, end_offset)
-        if cached is not None:
-            return [
-                _Span(one.base_offset, one.last_offset + 1, one.max_timestamp) for one in cached
-            ]
         for one in self.entry.ranges_between(base_offset, end_offset):
             if one.object.key == key:
-                return await self._reader.stream_ranges(one.object, self.stream_id)
+                return await self.parts_of(one)
         return []
+
+    async def parts_of(self, one: ObjectRange) -> Sequence[Aged]:
+        """The blocks of one of its ranges, by offset; its batches where they are in memory.
+
+        Asks the store for the object's index at most, and is nothing that a client does. Raises
+        NotFound (merged or trimmed meanwhile, or missing), Corrupt, or what else the store raises.
+        """
+        cached = self._cached.between(one.base_offset, one.end_offset)
+        if cached is not None:
+            return spans_of_entries(cached)
+        return [
+            part
+            for part in await self._reader.stream_ranges(one.object, self.stream_id)
+            if one.base_offset <= part.base_offset and part.end_offset <= one.end_offset
+        ]
+
+    async def batches_of(self, one: ObjectRange, base_offset: int, end_offset: int) -> list[Span]:
+        """The batches of a part of one of its ranges; errors as of `parts_of`."""
+        cached = self._cached.between(base_offset, end_offset)
+        if cached is not None:
+            return spans_of_entries(cached)
+        views = await self._reader.read_stream(
+            self.stream_id, [one], base_offset, end_offset, _WHOLE
+        )
+        return spans_of_batches(views)
 
     async def _first_in(self, start: int, end: int, timestamp_ms: int) -> memoryview | None:
         for view in await self.fetch(start, end, _WHOLE):
@@ -307,17 +326,6 @@ class Stream:
         """The fold changed the entry."""
         for callback in self.on_advance:
             callback(self)
-
-
-class _Span:
-    """A batch in memory, as far as `StreamRange` says the same."""
-
-    __slots__ = ("base_offset", "end_offset", "max_timestamp")
-
-    def __init__(self, base_offset: int, end_offset: int, max_timestamp: int) -> None:
-        self.base_offset = base_offset
-        self.end_offset = end_offset
-        self.max_timestamp = max_timestamp
 
 
 def _next_offset(batch: memoryview) -> int:

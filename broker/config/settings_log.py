@@ -139,7 +139,8 @@ LOG: tuple[Setting, ...] = (
         "log.retention.check.interval.ms",
         ConfigType.LONG,
         300_000,
-        "Time between two looks for records that retention lets go.",
+        "Time between two looks for records that retention lets go. A broker without traffic looks"
+        " every ten minutes at most.",
         Between(1),
         "ms",
     ),
@@ -151,7 +152,6 @@ LOG: tuple[Setting, ...] = (
         "segment.bytes",
         Between(1_048_576),
         "bytes",
-        _REPLACED,
     ),
     Setting(
         "log.roll.ms",
@@ -159,7 +159,6 @@ LOG: tuple[Setting, ...] = (
         None,
         "segment.ms of topics that do not set it. Not set: log.roll.hours.",
         unit="ms",
-        effect=_REPLACED,
         dynamic=True,
         falls_back_to=("log.roll.hours",),
     ),
@@ -170,7 +169,6 @@ LOG: tuple[Setting, ...] = (
         "The same in hours, where log.roll.ms is not set.",
         Between(1),
         "hours",
-        _REPLACED,
     ),
     _topic(
         "log.segment.delete.delay.ms",

@@ -211,21 +211,23 @@ TOPIC_SETTINGS: tuple[TopicSetting, ...] = (
     _row(
         "retention.bytes",
         "log.retention.bytes",
-        "Bytes that a partition keeps at most, before the oldest go; -1 for no bound.",
+        "Bytes that a partition keeps at least, before the oldest go, block by block of about a"
+        " mebibyte; -1 for no bound.",
     ),
     _row(
         "retention.ms",
         "log.retention.ms",
-        "Milliseconds that a record is kept; -1 for ever.",
+        "Milliseconds that a record is kept; -1 for ever. What is older goes at the next look"
+        " (log.retention.check.interval.ms; without traffic, every ten minutes at most), together"
+        " with what lies in the same block of about a mebibyte: see segment.ms.",
         default=604_800_000,
         validator=Between(-1),
     ),
     _row(
         "segment.bytes",
         "log.segment.bytes",
-        "Kept and shown. Data objects take the place of segments: retention goes by what a"
-        " partition has in one of them.",
-        _REPLACED,
+        "There are no segment files. Where retention goes by single batches (see segment.ms), it"
+        " drops them in runs of at most so many bytes.",
     ),
     _row(
         "segment.index.bytes",
@@ -244,9 +246,10 @@ TOPIC_SETTINGS: tuple[TopicSetting, ...] = (
     _row(
         "segment.ms",
         "log.roll.ms",
-        "Kept and shown. Data objects take the place of segments, and are begun by what all"
-        " partitions bring.",
-        _REPLACED,
+        "There are no segment files. Retention drops blocks of about a mebibyte when all in them"
+        " is too old, and where a block may span more than this many milliseconds, runs of its"
+        " batches that span at most as many: a record stays no longer than retention.ms and this"
+        " together. As in Kafka nothing is exempt for being the newest.",
         default=604_800_000,
         validator=Between(1),
     ),

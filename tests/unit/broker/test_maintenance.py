@@ -113,7 +113,7 @@ def test_a_part_that_fails_stops_no_other() -> None:
             raise KafkaError(ErrorCode.REQUEST_TIMED_OUT)
 
         rig.node.groups.expire = failing  # type: ignore[method-assign]
-        await asyncio.sleep(10)
+        await asyncio.sleep(5)
         await Maintenance(rig.node).run_once()
         await asyncio.sleep(1)
         assert partition.log_start_offset == 3

@@ -18,9 +18,7 @@ REPLACED_TOPIC_KEYS = {
     "preallocate",
     "index.interval.bytes",
     "segment.index.bytes",
-    "segment.bytes",
     "segment.jitter.ms",
-    "segment.ms",
     "leader.replication.throttled.replicas",
     "follower.replication.throttled.replicas",
     "file.delete.delay.ms",
@@ -43,6 +41,6 @@ def test_only_keys_that_the_store_replaces_are_kept_without_being_read() -> None
     replaced = {r.key for r in TOPIC_SETTINGS if r.effect is Effect.STORE_TAKES_ITS_PLACE}
     assert replaced == REPLACED_TOPIC_KEYS
     twins = {r.broker_key for r in TOPIC_SETTINGS if r.key in REPLACED_TOPIC_KEYS}
-    coarse = {"log.flush.scheduler.interval.ms", "log.roll.jitter.hours", "log.roll.hours"}
+    coarse = {"log.flush.scheduler.interval.ms", "log.roll.jitter.hours"}
     kept = {row.key for row in SETTINGS if row.effect is Effect.STORE_TAKES_ITS_PLACE}
     assert kept == {key for key in twins if key} | coarse
