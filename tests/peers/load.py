@@ -66,11 +66,19 @@ class NumberedLoad(threading.Thread):
         while not self._stopping.is_set():
             for partition in range(PARTITIONS):
                 value = f"{partition}:{number}".encode()
-                self._producer.produce(self.topic, value, partition=partition, callback=self._told)
+                self._produce(partition, value)
             number += 1
             self._producer.poll(0)
             time.sleep(self._pause_s)
         self._left = self._producer.flush(60)
+
+    def _produce(self, partition: int, value: bytes) -> None:
+        while True:
+            try:
+                self._producer.produce(self.topic, value, partition=partition, callback=self._told)
+                return
+            except BufferError:  # the broker has been away for long
+                self._producer.poll(0.1)
 
     @property
     def all_acknowledged(self) -> list[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import select
 import signal
@@ -26,10 +27,20 @@ _READY = re.compile(r"headwater is ready: kafka (\S+) http (\S+) store (\S+) nod
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody has now."""
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
+    """A port of the loopback address that nobody has now.
+
+    Below those that the system gives to clients: one of those could be the near end of somebody's
+    connection, or a client's own (it asks again and again while the broker is away, and meets
+    itself), when the broker wants it back.
+    """
+    while True:
+        port = random.randrange(10_240, 32_000)
+        with socket.socket() as chosen:
+            try:
+                chosen.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class BrokerProcess:

@@ -335,7 +335,7 @@ def test_a_second_signal_ends_at_once(minio: Minio, tmp_path: Path) -> None:
         time.sleep(0.5)
         assert broker.process.poll() is None
         broker.process.send_signal(signal.SIGTERM)
-        assert broker.wait_end(3) == 130
+        assert broker.wait_end(5) == 130
     finally:
         load.abandon()
         broker.kill()
