@@ -130,7 +130,10 @@ async def _partition(store: ObjectStore, what: str) -> list[str]:
             f"{view.total.size_bytes} bytes; trimmed {view.trimmed.batches} batches"
         ),
     ]
-    lines += [f"  {_object_range(one)}" for one in view.ranges]
+    for one in view.ranges:
+        of_log = one.object.key.startswith("wal/")
+        adopted = ", adopted" if of_log and one.end_offset <= view.uploaded_to else ""
+        lines.append(f"  {_object_range(one)}{adopted}")
     return lines
 
 

@@ -94,7 +94,7 @@ class Upkeep:
                 compaction_config(config),
                 append=storage.append_control,
                 rng=rng,
-                put_off_s=storage.put_off_s,
+                put_off_s=storage.merge_put_off_s,
             )
         storage.on_history = self._history_changed
 

@@ -20,8 +20,12 @@ class S3StreamConfig:
     upload_max_objects: WAL objects that await upload; recovery reads the index of each, and
     producers wait at twice as many.
     upload_max_age_s: of the oldest batch that awaits upload.
+    adopt_share_bytes: a log object whose streams have so much in it on average is not copied by an
+    upload, see `adoption`. Half a block: a reader then fetches twice what it wants at most.
     idle_after_s, housekeeping_s: with no append for the first, what the age alone asks for is put
     off until the second has passed since the last append: an idle broker asks the store nothing.
+    busy_bytes_per_s, busy_patience_s: while clients write and read history faster than the first,
+    merging waits, but not longer than the second. Half of what merging may read and write.
     data_object_bytes: of one uploaded object; also the size of a multipart part.
     checkpoint_objects: WAL objects from one checkpoint to the next, upload or not; recovery reads
     what came after the last one.
@@ -38,8 +42,11 @@ class S3StreamConfig:
     upload_trigger_bytes: int = 64 * MIB
     upload_max_objects: int = 1000
     upload_max_age_s: float = 600.0
+    adopt_share_bytes: int = 512 << 10
     idle_after_s: float = 10.0
     housekeeping_s: float = 600.0
+    busy_bytes_per_s: float = 16.0 * MIB
+    busy_patience_s: float = 600.0
     data_object_bytes: int = 64 * MIB
     checkpoint_objects: int = 256
     page_streams: int = 2000
@@ -55,6 +62,7 @@ class S3StreamConfig:
             "log_cache_bytes",
             "upload_trigger_bytes",
             "upload_max_objects",
+            "adopt_share_bytes",
             "data_object_bytes",
             "checkpoint_objects",
             "page_streams",
@@ -64,6 +72,8 @@ class S3StreamConfig:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be above 0")
+        if self.busy_bytes_per_s <= 0 or self.busy_patience_s < 0:
+            raise ValueError("busy_bytes_per_s must be above 0, busy_patience_s not below")
         if not 0 <= self.log_cache_reserve < 1:
             raise ValueError("log_cache_reserve is a share of the log cache, below 1")
         if self.housekeeping_s < self.idle_after_s:

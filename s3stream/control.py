@@ -70,6 +70,12 @@ class Uploaded(_Control, frozen=True, tag="uploaded"):
     producers_before_ms: int = 0
 
 
+class Adopted(Uploaded, frozen=True, tag="adopted"):
+    """As Uploaded; and what tails have in `adopted`, which are objects of a log, stays there."""
+
+    adopted: list[ObjectRef] = []
+
+
 class Trimmed(_Control, frozen=True, tag="trimmed"):
     """(stream id, new start offset); one that is not above the stream's start does nothing."""
 
@@ -111,7 +117,7 @@ class Report(_Control, frozen=True, tag="report"):
 
 
 Control: TypeAlias = (
-    Opening | Closing | Dropped | Uploaded | Trimmed | Compacted | Checkpoint | Report
+    Opening | Closing | Dropped | Uploaded | Adopted | Trimmed | Compacted | Checkpoint | Report
 )
 
 _encoder = msgspec.msgpack.Encoder()

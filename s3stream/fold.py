@@ -6,7 +6,7 @@ it: then log or code are wrong, and nothing after it can be believed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from objectstore.errors import Corrupt
 from wal.format import FOOTER_SIZE, HEADER_SIZE, ObjectIndex, ProducerUpdate, StreamRange
@@ -248,15 +248,19 @@ def _leave(entry: StreamEntry, below: int) -> list[ObjectRange]:
 
 
 def upload(
-    entry: StreamEntry, added: Sequence[ObjectRange]
+    entry: StreamEntry,
+    added: Sequence[ObjectRange],
+    adopted: Collection[ObjectRef] = frozenset(),
 ) -> tuple[list[ObjectRange], list[ObjectRange]]:
     """Put an upload's ranges in the place of the tail that they copy: (removed, added).
 
-    added: by offset, contiguous; empty where all of the tail was below the start offset.
+    added: by offset, contiguous together with what the tail has in `adopted`, which stays; empty
+    where all of the tail was below the start offset.
     """
     if entry.closed:
         return [], []
     removed = _leave(entry, entry.next_offset)
+    added = _with_adopted(entry, added, adopted)
     if not added:
         return removed, []
     low, high = added[0].base_offset, added[-1].end_offset
@@ -277,6 +281,33 @@ def upload(
     entry.uploaded_to = high
     entry.large = [one for one in entry.large if one.base_offset >= high]
     return removed + replaced, kept
+
+
+def _with_adopted(
+    entry: StreamEntry, added: Sequence[ObjectRange], adopted: Collection[ObjectRef]
+) -> Sequence[ObjectRange]:
+    """What the tail consists of from now on: copies, and what stays, by offset without a gap."""
+    staying = [one for one in entry.tail() if one.object in adopted] if adopted else []
+    if not staying:
+        return added
+    found: list[ObjectRange] = []
+    reached = entry.uploaded_to
+    for one in sorted([*added, *staying], key=_base_offset):
+        if one.base_offset > reached:
+            # Before it is what could not be read, and so not be copied: the tail begins there.
+            if one.object not in adopted:
+                raise Corrupt(
+                    f"stream {entry.stream_id}: an upload from {one.base_offset} on leaves out "
+                    f"{reached}"
+                )
+            continue
+        found.append(one)
+        reached = max(reached, one.end_offset)
+    return found
+
+
+def _base_offset(one: ObjectRange) -> int:
+    return one.base_offset
 
 
 def compact(

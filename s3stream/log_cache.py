@@ -2,10 +2,12 @@
 
     add     a batch that was appended, not durable yet
     seal    the batches of one durable log object become a segment
-    upload  segments up to a sequence number may go; until then they are pinned
+    upload  segments up to a sequence number may go; until then they are pinned, unless their
+            object is to stay where it is: an upload will not ask for them
 
-The oldest segments go first and whole, once uploaded, when the bytes exceed the bound. So each
-stream has a contiguous run of its newest batches here, found by bisection.
+The oldest segments go first and whole, once they may, when the bytes exceed the bound. So each
+stream has a contiguous run of its newest batches here, found by bisection; and what lies behind a
+pinned segment is as good as pinned.
 
 Bytes charged are those really kept alive: a slice keeps its whole frame, counted once for each
 object that the frame's batches went into, and every batch costs its bookkeeping.
@@ -97,16 +99,19 @@ class CachedStream:
 class _Segment:
     seq: int
     charged_bytes: int
+    stays_home: bool
     parts: list[tuple[CachedStream, int]]
 
 
 class LogCache:
-    """max_bytes: what eviction keeps the whole below, as far as it is uploaded."""
+    """max_bytes: what eviction keeps the whole below, as far as it is not pinned."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._streams: dict[int, CachedStream] = {}
-        self._segments: deque[_Segment] = deque()
+        # Oldest first: those that may go, then the first that may not and all after it.
+        self._free: deque[_Segment] = deque()
+        self._pinned: deque[_Segment] = deque()
         self._uploaded_seq = -1
         self._open_count = 0
         self._open_bytes = 0
@@ -116,7 +121,7 @@ class LogCache:
 
     @property
     def pinned_bytes(self) -> int:
-        """Not uploaded yet, durable or not: cannot be evicted."""
+        """Cannot be evicted: not uploaded yet, durable or not, or behind what is not."""
         return self._pinned_bytes
 
     @property
@@ -152,10 +157,10 @@ class LogCache:
         self._pinned_bytes += charge
         self._total_bytes += charge
 
-    def seal(self, seq: int, counts: dict[int, int]) -> None:
+    def seal(self, seq: int, counts: dict[int, int], *, stays_home: bool = False) -> None:
         """The oldest batches that are in no segment are durable in the log's object `seq`.
 
-        counts: how many of each stream.
+        counts: how many of each stream. stays_home: no upload will copy them.
         """
         count = sum(counts.values())
         assert count <= self._open_count, (seq, count, self._open_count)
@@ -168,31 +173,30 @@ class LogCache:
         self._frames.clear()
         if count:
             parts = [(self.stream(stream_id), number) for stream_id, number in counts.items()]
-            self._segments.append(_Segment(seq, charged, parts))
-            self._make_room()
+            self._pinned.append(_Segment(seq, charged, stays_home, parts))
+            self._unpin()
 
     def uploaded(self, seq: int) -> None:
         """Segments up to and including the log's object `seq` are needed no more."""
-        for segment in self._segments:
-            if segment.seq > seq:
-                break
-            if segment.seq > self._uploaded_seq:
-                self._pinned_bytes -= segment.charged_bytes
         self._uploaded_seq = max(self._uploaded_seq, seq)
+        self._unpin()
+
+    def _unpin(self) -> None:
+        pinned = self._pinned
+        while pinned and (pinned[0].stays_home or pinned[0].seq <= self._uploaded_seq):
+            segment = pinned.popleft()
+            self._pinned_bytes -= segment.charged_bytes
+            self._free.append(segment)
         self._make_room()
 
     def shrink(self, max_bytes: int) -> None:
-        """Evict down to `max_bytes` now, as far as it is uploaded; the bound stays as it is."""
+        """Evict down to `max_bytes` now, as far as may be; the bound stays as it is."""
         self._make_room(max_bytes)
 
     def _make_room(self, max_bytes: int | None = None) -> None:
         bound = self.max_bytes if max_bytes is None else max_bytes
-        while (
-            self._total_bytes > bound
-            and self._segments
-            and self._segments[0].seq <= self._uploaded_seq
-        ):
-            segment = self._segments.popleft()
+        while self._total_bytes > bound and self._free:
+            segment = self._free.popleft()
             self._total_bytes -= segment.charged_bytes
             for stream, count in segment.parts:
                 stream._evict(count)

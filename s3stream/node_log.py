@@ -23,6 +23,7 @@ from wal.keys import wal_log
 from wal.parallel import first_error
 from wal.writer import DurableObject, LogWriter
 
+from .adoption import is_adopted
 from .back_pressure import Admission, BackPressure
 from .block_cache import BlockCache
 from .checkpoint import Checkpointer
@@ -37,6 +38,7 @@ from .control import (
 )
 from .entries import Appointment
 from .fold import ref_of
+from .foreground import Foreground
 from .log_cache import CachedStream, LogCache
 from .metadata.records import BlobRef
 from .object_reader import ObjectReader
@@ -132,6 +134,7 @@ class StreamStorage:
             now_ms=now_ms,
             rng=rng,
         )
+        self.foreground = Foreground(config.busy_bytes_per_s, config.busy_patience_s)
         # Called when objects were added to a stream's history or left it.
         self.on_history: Callable[[], None] | None = None
         self._uploading: asyncio.Task[None] | None = None
@@ -297,16 +300,23 @@ class StreamStorage:
         """
         return self.uploader.put_off_s(asyncio.get_running_loop().time())
 
+    def merge_put_off_s(self) -> float:
+        """As `put_off_s`, for work that also waits while clients keep this broker busy."""
+        now = asyncio.get_running_loop().time()
+        return max(self.uploader.put_off_s(now), self.foreground.put_off_s(now))
+
+    def read_from_store(self, size_bytes: int) -> None:
+        """A client was given so much of what is not in the log cache."""
+        self.foreground.note(asyncio.get_running_loop().time(), size_bytes)
+
     # The log's side
 
     def _on_durable(self, obj: DurableObject) -> None:
         ref = ref_of(obj.key, obj.write_id, obj.size_bytes, obj.index)
         folded = self.registry.fold(obj.seq, ref, obj.index)
         if obj.entries:
-            counts: dict[int, int] = {}
-            for one in obj.index.ranges:
-                counts[one.stream_id] = counts.get(one.stream_id, 0) + one.batch_count
-            self.cache.seal(obj.seq, counts)
+            self._seal_cached(obj)
+            self.foreground.note(asyncio.get_running_loop().time(), obj.size_bytes)
             self.touch()
         if folded.uploaded_seq is not None:
             self.cache.uploaded(folded.uploaded_seq)
@@ -318,6 +328,22 @@ class StreamStorage:
                 stream.advanced()
         self.pressure.changed()
         self.uploader.notice(asyncio.get_running_loop().time())
+
+    def _seal_cached(self, obj: DurableObject) -> None:
+        counts: dict[int, int] = {}
+        shares: dict[int, int] = {}
+        in_line = True
+        for one in obj.index.ranges:
+            counts[one.stream_id] = counts.get(one.stream_id, 0) + one.batch_count
+            shares[one.stream_id] = shares.get(one.stream_id, 0) + one.size_bytes
+            in_line = in_line and one.reference is None
+        # Readable where it is, and most likely adopted there: memory need not wait for that.
+        stays_home = in_line and is_adopted(
+            obj.size_bytes, list(shares.values()), self.config.adopt_share_bytes
+        )
+        self.cache.seal(obj.seq, counts, stays_home=stays_home)
+        if stays_home:
+            self.uploader.expect_home(sum(shares.values()))
 
     def _overdue(self) -> bool:
         waiting = self.registry.folded_seq - self.registry.uploaded_seq

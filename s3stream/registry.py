@@ -19,6 +19,7 @@ from wal.format import ObjectIndex, StreamRange
 
 from . import fold
 from .control import (
+    Adopted,
     Checkpoint,
     Closing,
     Compacted,
@@ -87,6 +88,7 @@ class StreamRegistry:
             Closing: self._fold_closing,
             Dropped: self._fold_dropped,
             Uploaded: self._fold_uploaded,
+            Adopted: self._fold_uploaded,
             Trimmed: self._fold_trimmed,
             Compacted: self._fold_compacted,
             Checkpoint: self._fold_checkpoint,
@@ -228,6 +230,7 @@ class StreamRegistry:
 
     def _fold_uploaded(self, control: Uploaded, seq: int, key: str, folded: Folded) -> None:
         added = self._pieces(control.objects, key)
+        adopted = frozenset(control.adopted if isinstance(control, Adopted) else ())
         self._hold_named(seq, control.objects)
         for entry in self.entries.values():
             pieces = added.get(entry.stream_id, ())
@@ -235,7 +238,7 @@ class StreamRegistry:
             if waiting:
                 self._count_tail(entry, -1)
                 large = entry.large
-                self._exchange(*fold.upload(entry, pieces))
+                self._exchange(*fold.upload(entry, pieces, adopted))
                 self._count_tail(entry, 1)
                 if entry.large is not large:
                     kept = {one.base_offset for one in entry.large}

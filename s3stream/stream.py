@@ -177,12 +177,10 @@ class Stream:
                 continue
             if not batches or (not first and len(batches[0]) > max_bytes):
                 return [], offset
+            size_bytes = sum(map(len, batches))
+            self._storage.read_from_store(size_bytes)
             self._read_ahead.note_read(
-                self.stream_id,
-                offset,
-                next_offset,
-                sum(map(len, batches)),
-                self._stored_from,
+                self.stream_id, offset, next_offset, size_bytes, self._stored_from
             )
             return batches, next_offset
         raise AssertionError("unreachable")

@@ -1,8 +1,10 @@
 """From the log to large objects: when, what, and the record that makes it so.
 
     snapshot   X = the newest folded object; every open stream's tail up to there
-    write      one data object, or a few: sorted by stream, then offset
-    record     Uploaded(objects, X): its fold puts the new ranges in the tail's place
+    part       log objects whose shares are large stay where they are, see `adoption`
+    write      the rest, as one data object or a few: sorted by stream, then offset
+    record     Uploaded(objects, X), or Adopted(objects, X, those that stay): its fold puts the new
+               ranges in the tail's place
     checkpoint pages and delta; then the log is trimmed to X + 1
 
 Batches come from the log cache, where they are pinned until the record is folded; what an earlier
@@ -23,14 +25,16 @@ from objectstore.errors import Corrupt, NotFound, StoreError
 from wal.format import BatchEntry, Kind
 from wal.parallel import each_of
 
+from .adoption import is_adopted
 from .batches import entries_of, in_line
 from .checkpoint import Checkpointer
 from .config import S3StreamConfig
-from .control import Uploaded, encode_control
+from .control import Adopted, Uploaded, encode_control
+from .entries import StreamEntry
 from .log_cache import LogCache
 from .object_reader import ObjectReader
 from .object_writer import ObjectWriter, WrittenObject
-from .refs import ObjectRange
+from .refs import ObjectRange, ObjectRef
 from .registry import StreamRegistry
 
 _WHOLE = 1 << 62
@@ -88,8 +92,12 @@ class Uploader:
         self._waits = False
         # Bytes of tails that could not be read: they alone must not start upload after upload.
         self._unreadable: dict[int, int] = {}
+        # Bytes of tails that will most likely stay where they are: no reason to upload.
+        self._home_bytes = 0
         self.uploads = 0
         self.uploaded_bytes = 0
+        self.adopted_objects = 0
+        self.adopted_bytes = 0
 
     def put_off_s(self, now: float) -> float:
         """See StreamStorage.put_off_s."""
@@ -109,6 +117,10 @@ class Uploader:
             self._wake.set()
         elif self._waits and (self._urgent() or self._checkpoint_due() or self._due_at() <= now):
             self._wake.set()
+
+    def expect_home(self, size_bytes: int) -> None:
+        """Batches of a log object that became durable, and that is to be adopted."""
+        self._home_bytes += size_bytes
 
     def ask(self) -> None:
         """Upload what there is now, whatever its size."""
@@ -138,9 +150,9 @@ class Uploader:
     # When
 
     def _pending(self) -> bool:
-        return self._waiting_bytes() > 0 or self._sealed() > 0 or self._registry.has_sources
+        return self._readable_bytes() > 0 or self._sealed() > 0 or self._registry.has_sources
 
-    def _waiting_bytes(self) -> int:
+    def _readable_bytes(self) -> int:
         return self._registry.tail_bytes - sum(self._unreadable.values())
 
     def _sealed(self) -> int:
@@ -151,7 +163,7 @@ class Uploader:
         config = self._config
         sealed = self._sealed()
         return (
-            self._waiting_bytes() >= config.upload_trigger_bytes
+            self._readable_bytes() - self._home_bytes >= config.upload_trigger_bytes
             or sealed >= config.log_cache_bytes // 2
             or self._registry.folded_seq - self._registry.uploaded_seq >= config.upload_max_objects
             or (self._waiting() > 0 and sealed > 0 and sealed * 4 >= self._cache.open_bytes)
@@ -184,8 +196,10 @@ class Uploader:
         """One upload of all that is durable now, with its checkpoint."""
         registry = self._registry
         up_to_seq = registry.folded_seq
+        home_bytes = self._home_bytes
         self._unreadable.clear()
-        groups = self._pack(self._snapshot())
+        to_copy, adopted = self._part(self._snapshot())
+        groups = self._pack(to_copy)
         made: list[WrittenObject | None] = []
         # What must be read takes memory that is counted nowhere: one object of it at a time. And
         # before the rest, which leaves out the streams that could not be read.
@@ -198,12 +212,13 @@ class Uploader:
         for one in written:
             registry.learn_index(one.ref, one.index)
         # Crashed before this is durable: the objects are garbage, the log still has everything.
-        record = Uploaded(
-            [one.ref for one in written],
-            up_to_seq,
-            self._now_ms() - self.producer_expiration_ms,
-        )
+        objects = [one.ref for one in written]
+        before_ms = self._now_ms() - self.producer_expiration_ms
+        record = Uploaded(objects, up_to_seq, before_ms)
+        if adopted:
+            record = Adopted(objects, up_to_seq, before_ms, adopted)
         await self._append(encode_control(record))
+        self._home_bytes -= home_bytes
         self._writer.numbers.settle([one.number for one in written])
         self.uploads += 1
         await self._checkpointer.write()
@@ -234,6 +249,31 @@ class Uploader:
                     batches = cached.between(one.base_offset, one.end_offset)
                     units.append(_Unit(stream_id, one, batches))
         return units
+
+    def _part(self, units: list[_Unit]) -> tuple[list[_Unit], list[ObjectRef]]:
+        """(what is to be copied, the log objects that stay what they are in).
+
+        For each object it is all or nothing: half of it stored twice would help nobody.
+        """
+        shares: dict[ObjectRef, dict[int, int]] = {}
+        kept_out: dict[ObjectRef, None] = {}
+        for unit in units:
+            ref, stream_id = unit.range.object, unit.stream_id
+            of_streams = shares.setdefault(ref, {})
+            of_streams[stream_id] = of_streams.get(stream_id, 0) + unit.range.size_bytes
+            if _has_large(self._registry.entries[stream_id], unit.range):
+                kept_out[ref] = None  # another object's batch: uploads bring it in line
+        least_bytes = self._config.adopt_share_bytes
+        adopted = {
+            ref: sum(of_streams.values())
+            for ref, of_streams in shares.items()
+            if ref not in kept_out
+            and is_adopted(ref.size_bytes, list(of_streams.values()), least_bytes)
+        }
+        self.adopted_objects += len(adopted)
+        self.adopted_bytes += sum(adopted.values())
+        to_copy = [unit for unit in units if unit.range.object not in adopted]
+        return to_copy, sorted(adopted)
 
     def _pack(self, units: list[_Unit]) -> list[list[_Unit]]:
         """Groups, one for each object; a stream that fills an object gets its own."""
@@ -305,3 +345,7 @@ class Uploader:
     def _tell(self, key: str, error: StoreError) -> None:
         if self._on_trouble is not None:
             self._on_trouble(key, error)
+
+
+def _has_large(entry: StreamEntry, one: ObjectRange) -> bool:
+    return any(one.base_offset <= large.base_offset < one.end_offset for large in entry.large)

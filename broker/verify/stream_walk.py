@@ -14,6 +14,7 @@ import msgspec
 
 from objectstore.store import ObjectStore
 from s3stream.control import (
+    Adopted,
     Checkpoint,
     Closing,
     Compacted,
@@ -69,12 +70,33 @@ class StreamView:
             self.start_offset = start_offset
             self._leave(min(start_offset, self.uploaded_to))
 
-    def uploaded(self, added: list[ObjectRange]) -> None:
+    def uploaded(self, added: list[ObjectRange], adopted: list[ObjectRef]) -> None:
+        """adopted: objects of a log; what awaits upload in them stays there."""
         if self.closed or self.uploaded_to >= self.next_offset:
             return
         self._leave(self.start_offset)
-        if added and self._put(added, None):
-            self.uploaded_to = added[-1].end_offset
+        staying = [
+            one
+            for one in self.ranges
+            if one.base_offset >= self.uploaded_to and one.object in adopted
+        ]
+        together = sorted([*added, *staying], key=lambda one: one.base_offset)
+        gap_at = next(
+            (
+                at
+                for at, one in enumerate(together)
+                if one.base_offset > (together[at - 1].end_offset if at else self.uploaded_to)
+            ),
+            len(together),
+        )
+        if any(one not in staying for one in together[gap_at:]):
+            raise Fault(
+                f"{together[gap_at].object.key}: an upload of stream {self.stream_id} leaves out "
+                f"what is before {together[gap_at].base_offset}"
+            )
+        # What is behind a gap, which is a batch that could not be read, awaits the next one.
+        if gap_at and self._put(together[:gap_at], None):
+            self.uploaded_to = together[gap_at - 1].end_offset
 
     def compacted(self, removed: frozenset[str], added: list[ObjectRange]) -> None:
         if not self.closed:
@@ -222,8 +244,9 @@ async def _fold(store: ObjectStore, views: dict[int, StreamView], one: LogRecord
                         view.trim(start_offset)
             case Uploaded():
                 added = await _objects(store, control.objects)
+                adopted = control.adopted if isinstance(control, Adopted) else []
                 for stream_id, view in views.items():
-                    view.uploaded(added.get(stream_id, []))
+                    view.uploaded(added.get(stream_id, []), adopted)
             case Compacted():
                 removed = frozenset(ref.key for ref in control.removed)
                 for stream_id, ranges in (await _objects(store, control.added)).items():

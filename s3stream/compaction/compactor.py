@@ -43,7 +43,8 @@ class Compactor:
     """append: puts a control record into the log and returns, durable and folded, with its seq.
 
     runner: closed with this. put_off_s: seconds that merging has to wait, since an idle broker
-    asks the store nothing until its housekeeping; a merge that was begun is finished.
+    asks the store nothing until its housekeeping, and a busy one has better things to do; a merge
+    that was begun is finished.
     """
 
     def __init__(
@@ -105,15 +106,14 @@ class Compactor:
 
     async def _put_off(self) -> bool:
         """Wait for as long as merging must; True when something new came meanwhile."""
-        left_s = self._put_off_s()
-        if left_s <= 0:
-            return False
-        try:
-            async with asyncio.timeout(left_s):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        return True
+        while (left_s := self._put_off_s()) > 0:
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            return True
+        return False
 
     async def compact_once(self) -> bool:
         """One merge; False where there is nothing to do. Raises StoreError."""

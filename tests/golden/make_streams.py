@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from s3stream.control import (
+    Adopted,
     Checkpoint,
     Closing,
     Compacted,
@@ -83,6 +84,7 @@ CONTROLS: list[Control] = [
     Closing([42, 43], (3, 18, 0)),
     Dropped([44]),
     Uploaded([REFS[0]], 11, 1_749_000_000_000),
+    Adopted([REFS[0]], 11, 1_749_000_000_000, [REFS[1]]),
     Trimmed([(42, 105)]),
     Compacted([REFS[1]], [REFS[0]]),
     Checkpoint(12, 11, [PageRef("data/11/1-3", numbered(144), 999, 7, 42)], b"delta", BLOB),

@@ -195,6 +195,8 @@ class Cluster:
         if not process.ended:
             process.ended = True
             process.ended_at = self.loop.time()
+            if process.ready and process.node is not None:
+                self.counted["adopted"] += process.node.storage.uploader.adopted_objects
             self._changed.set()
 
     @staticmethod
@@ -276,6 +278,7 @@ def draw_shape(rng: Random) -> dict[str, Any]:
         "upload_trigger_bytes": rng.choice((6, 12, 24)) << 10,
         "upload_max_objects": rng.choice((5, 10, 20)),
         "upload_max_age_s": rng.choice((1.0, 3.0)),
+        "adopt_share_bytes": rng.choice((100, 300, 1000, 1 << 20)),
         "idle_after_s": 1.0,
         "housekeeping_s": rng.choice((1.0, 5.0)),
         "data_object_bytes": rng.choice((4, 16, 64)) << 10,

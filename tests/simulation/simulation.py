@@ -367,6 +367,7 @@ DEEDS = (
     "topics created",
     "topics deleted",
     "fenced",
+    "adopted",
     "delete wal",
     "delete data",
     "delete meta",

@@ -23,6 +23,7 @@ from s3stream.metadata.records import BlobRef, Record, encode_record
 from s3stream.node_log import StreamStorage
 from s3stream.takeover import SourceRef, recover, write_recovery_object
 from tests.unit.s3stream.counting_store import CountingStore
+from tests.unit.s3stream.log_rig import make_entry, until_recorded
 from tests.unit.s3stream.stored_objects import batch, entry
 from wal.format import Kind, compose
 from wal.keys import meta_log, wal_log
@@ -213,6 +214,60 @@ def test_contents_are_followed_through_a_dead_log_to_its_heir() -> None:
         await heir.uploader.upload()
         found = await verify(bucket.store, against=[Acknowledged("t", 0, 29)])
         assert found.contents.amount.batches == 10
+
+    in_bucket(scenario)
+
+
+async def adopted(bucket: Bucket) -> StreamStorage:
+    """A partition with copied, adopted, copied and fresh contents, before the next checkpoint."""
+    node = await bucket.node(0)
+    await bucket.topic(0)
+    stream = node.stream(1)
+    assert stream is not None
+    for size in (20, 600_000, 20, 700_000):
+        await stream.append(make_entry(stream, value=bytes(size)))
+    await node.uploader.upload()
+    assert node.uploader.adopted_objects == 2
+    await stream.append(make_entry(stream, value=bytes(20)))
+    return node
+
+
+def test_adopted_log_objects_are_read_and_shown_where_they_are() -> None:
+    async def scenario(bucket: Bucket) -> None:
+        node = await adopted(bucket)
+        found = await verify(bucket.store, against=[Acknowledged("t", 0, 4)])
+        assert (found.contents.objects, found.contents.amount.batches) == (4, 5)
+        shown = [line async for line in lines_of(bucket.store, "t/0")]
+        assert [line.endswith("adopted") for line in shown[-5:]] == [
+            False, True, False, True, False,
+        ]  # fmt: skip
+        newest = wal_log(0).key(node.wal.durable_seq - 1)
+        assert "adopted" not in "".join([one async for one in lines_of(bucket.store, newest)])
+        home = node.registry.entry(1).ranges[1].object.key
+        bucket.store.flip(home, 300_000)
+        with pytest.raises((Fault, Corrupt), match=home):
+            await verify(bucket.store)
+        bucket.store.flip(home, 300_000)
+        await bucket.store.delete([home])
+        with pytest.raises((Fault, StoreError), match=home):
+            await verify(bucket.store)
+
+    in_bucket(scenario)
+
+
+def test_the_record_of_an_adoption_is_folded_by_verify_as_by_the_broker() -> None:
+    async def scenario(bucket: Bucket) -> None:
+        node = await bucket.node(0)
+        await bucket.topic(0)
+        stream = node.stream(1)
+        assert stream is not None
+        for size in (20, 600_000, 20, 700_000):
+            await stream.append(make_entry(stream, value=bytes(size)))
+        uploading = asyncio.create_task(node.uploader.upload())
+        await until_recorded(stream)
+        # The record is the newest thing there is: no checkpoint repeats it yet.
+        assert (await verify(bucket.store)).contents.amount.batches == 4
+        await uploading
 
     in_bucket(scenario)
 

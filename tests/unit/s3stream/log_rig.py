@@ -90,6 +90,18 @@ async def read_all(stream: Stream, max_bytes: int = 1 << 30) -> bytes:
     return bytes(found)
 
 
+async def until_recorded(stream: Stream) -> None:
+    """Until an upload of all that the stream has is in the log; its checkpoint is not, yet."""
+    recorded = asyncio.Event()
+
+    def advanced(one: Stream) -> None:
+        if not one.entry.tail():
+            recorded.set()
+
+    stream.on_advance.append(advanced)
+    await recorded.wait()
+
+
 class Life:
     """One incarnation of the broker, running."""
 

@@ -36,6 +36,7 @@ from wal.format import Kind, compose_blob
 from wal.keys import data_key, wal_log
 from wal.seal import end_log
 
+from .log_rig import make_entry
 from .stored_objects import batch, entry, put_object
 
 WINDOW = 8
@@ -197,6 +198,43 @@ def test_uploaded_log_objects_go_and_the_newest_one_stays() -> None:
         assert result.deleted > 15 and not result.abandoned
         assert len(after) < len(before) and after[-1] == wal_log(0).key(node.wal.durable_seq - 1)
         assert await cluster.read(0, 1) == b"".join(batch(i) for i in range(21))
+
+    in_cluster(scenario)
+
+
+def test_adopted_log_objects_stay_below_the_trim_until_nothing_names_them() -> None:
+    async def scenario(cluster: Cluster) -> None:
+        node = await cluster.start(0)
+        (stream,) = await node.open_streams([(1, 0, (0, 0, 0))])
+        cluster.partition(1, 0)
+        await cluster.produce(0, 1, 20)
+        for size in (600_000, 20, 700_000):
+            await stream.append(make_entry(stream, value=bytes(size)))
+        await upload_now(node)
+        await cluster.produce(0, 1, 1)
+        homes = [one.object.key for one in stream.entry.ranges if one.object.key[:4] == "wal/"]
+        assert node.uploader.adopted_objects == 2 and len(homes) == 3
+        written = await cluster.read(0, 1)
+        for _ in range(3):
+            assert not (await cluster.collector.run_round()).abandoned
+        assert set(homes) < set(await cluster.keys("wal/"))
+        assert len(await cluster.keys("wal/")) < 12
+        assert await cluster.read(0, 1) == written
+        # The log has ended, and another leads: named by its report now.
+        heir = await cluster.start(1)
+        await cluster.kill(0)
+        source = await cluster.take_over(0, by=1)
+        await heir.open_streams([(1, 1, (0, 1, 0))], source)
+        cluster.partition(1, 1)
+        await upload_now(heir)
+        for _ in range(3):
+            assert not (await cluster.collector.run_round()).abandoned
+        assert (await cluster.keys(wal_log(0).prefix))[:2] == homes[:2]
+        assert await cluster.read(1, 1) == written
+        await heir.trim_streams([(1, 23)])
+        for _ in range(2):
+            await cluster.collector.run_round()
+        assert not set(homes) & set(await cluster.keys("wal/"))
 
     in_cluster(scenario)
 

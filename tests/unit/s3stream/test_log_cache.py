@@ -88,6 +88,25 @@ def test_only_uploaded_segments_go_oldest_first_and_whole() -> None:
     assert filled.firsts(1, 2) == [None, None]
 
 
+def test_what_no_upload_will_ask_for_may_go_unless_it_is_behind_what_one_will() -> None:
+    charge = 100 + BATCH_OVERHEAD_BYTES
+    filled = Filled(2 * charge)
+    cache = filled.cache
+    for _ in range(5):
+        filled.add(1)
+    cache.seal(0, {1: 1}, stays_home=True)
+    assert (cache.pinned_bytes, filled.firsts(1)) == (4 * charge, [2])
+    cache.seal(1, {1: 1})
+    cache.seal(2, {1: 1}, stays_home=True)
+    cache.seal(3, {1: 1}, stays_home=True)
+    assert (cache.pinned_bytes, cache.total_bytes) == (4 * charge, 4 * charge)
+    cache.uploaded(1)
+    assert (cache.pinned_bytes, cache.total_bytes) == (charge, 2 * charge)
+    assert filled.firsts(1) == [6]
+    cache.seal(4, {1: 1}, stays_home=True)
+    assert (cache.pinned_bytes, cache.total_bytes) == (0, 2 * charge)
+
+
 def test_a_slice_is_charged_with_the_whole_frame_that_it_keeps_alive_once() -> None:
     cache = LogCache(1 << 20)
     frame = memoryview(bytearray(10_000))

@@ -58,6 +58,7 @@ TINY = S3StreamConfig(
     delta_bytes=1500,
     inline_delta_bytes=800,
     block_cache_bytes=1 << 20,
+    adopt_share_bytes=600,
     wal=WalConfig(object_max_bytes=1500, latency_target_s=0.01),
 )
 TINY_MERGES = CompactionConfig(
@@ -408,6 +409,7 @@ def test_the_lives_do_what_they_are_for() -> None:
     assert sum(world.checks for world in worlds) > 40
     assert sum(world.deleted for world in worlds) > 50
     assert sum(one.uploader.uploads for world in worlds for one in world.storages) > 20
+    assert sum(one.uploader.adopted_objects for world in worlds for one in world.storages) > 20
     assert sum(world.merges for world in worlds) > 10
     assert sum(world.large for world in worlds) > 10
     assert sum(world.closings for world in worlds) > 3

@@ -215,8 +215,11 @@ async def work(loop: SimulatedLoop, life: Life, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_recovered_is_exactly_what_was_live(seed: int) -> None:
     async def body(loop: SimulatedLoop) -> None:
-        async with living(loop, PAGED) as (life, store):
+        adopting = replace(PAGED, adopt_share_bytes=1, upload_max_objects=40)
+        config = adopting if seed % 2 else PAGED
+        async with living(loop, config) as (life, store):
             await work(loop, life, seed)
+            assert bool(life.storage.uploader.adopted_objects) is bool(seed % 2)
             await asyncio.sleep(2)
             live = life.storage.registry
             assert live.checkpoint is not None and len(live.checkpoint.pages) > 3
