@@ -88,7 +88,8 @@ class Environment:
 
     store_name: driver and endpoint, as the probe is kept by. billed: the store charges for
     requests. cache_dir: None for no disk cache. merge_uri, merge_settings: of the same store, for
-    the process in which history is merged; None: it is merged in this one.
+    the process in which history is merged; None: it is merged in this one. on_request: called for
+    each one, before it is handled.
     """
 
     store: ObjectStore
@@ -101,6 +102,7 @@ class Environment:
     billed: bool = False
     merge_uri: str | None = None
     merge_settings: StoreSettings | None = None
+    on_request: Callable[[], None] | None = None
 
 
 class Node:
@@ -129,6 +131,7 @@ class Node:
         )
         self.partitions = Partitions()
         self.groups = GroupCoordinator(group_config(config), environment.now_ms, environment.rng)
+        self._on_request = environment.on_request
         self._serving = asyncio.Event()
         self._ports: dict[str, int] = {}
         self._dispatcher: Dispatcher | None = None
@@ -185,6 +188,8 @@ class Node:
                 raise CloseConnection("not serving yet")
             await self._serving.wait()
         assert self._dispatcher is not None
+        if self._on_request is not None:
+            self._on_request()
         return await self._dispatcher.handle(connection, frame)
 
     # -- starting

@@ -21,6 +21,7 @@ from broker.config import BrokerConfig, ConfigError
 from broker.config.broker_config import Given
 from broker.controller import StartRefused
 from broker.controller.membership import address_of
+from broker.heap import QuietHeap, keep_freed_buffers
 from broker.network import TcpNetwork
 from broker.node import Environment, Node
 from broker.server import AddressInUse
@@ -85,6 +86,7 @@ def run_broker(start: Start) -> int:
     """Runs until a signal or a failure; the exit status."""
     import uvloop
 
+    keep_freed_buffers()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(start))
@@ -232,6 +234,7 @@ async def _serve_store(
     config, uri = start.config, start.uri
     network = TcpNetwork()
     door, billed = await store_door(uri, start.settings)
+    heap = QuietHeap(executor)
     node = Node(
         config,
         Environment(
@@ -245,6 +248,7 @@ async def _serve_store(
             cache_dir=cache_directory(config, uri),
             merge_uri=uri,
             merge_settings=start.settings,
+            on_request=heap.touched,
         ),
     )
     admin = AdminHttp(
@@ -270,6 +274,7 @@ async def _serve_store(
         _print_ready(node, replace(address, port=http_port), uri)
         return await _run_node(node, stopping)
     finally:
+        heap.close()
         await admin.close()
 
 
