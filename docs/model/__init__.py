@@ -1,0 +1,1 @@
+"""The storage protocol as small models, explored exhaustively: see README.md in this folder."""

@@ -1,0 +1,341 @@
+"""Rounds of deletion while references move, are merged, and die (PROTOCOL 5.1, 9).
+
+One stream, whose contents are one object at a time: at first a log object of B0 below its trim,
+which B0's checkpoint refers to as data; later what leaders merge it into. A leader also writes
+checkpoints, whose page is an object. The stream moves by handoff and failover; the last broker
+registers late. Collectors list, begin a round, hear reports, decide, and delete at any later time.
+
+Objects are bits: bit 0 the log object of B0, then `slots` numbered ones of each broker.
+
+    logs     per broker: (state, content, page, named, covered)
+             state: "-", "o" open, "c" closed; named: objects that records since the last checkpoint
+             added; covered: those of them that the checkpoint under way will cover
+    makers   per broker: (next, unsettled, merging, paging): objects drawn, bits of those not
+             settled, and the objects that a merge and a checkpoint are writing (0: none)
+    since    per broker: what it held at some moment since it composed its last report
+    round    (phase, candidates, waiting, named, settled, ended); ended: brokers whose logs had
+             ended at its record
+    reports  per broker: (keys, lowest unsettled) of the composed report that is not durable yet
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
+
+from .explore import Model
+
+NOBODY = -1
+LOG_OBJECT = 1
+
+
+class Entry(NamedTuple):
+    state: str
+    content: int
+    page: int
+    named: int
+    covered: int
+
+    @property
+    def needs(self) -> int:
+        """What must be there to recover the stream from this log."""
+        return self.content | self.page | self.named
+
+
+class Maker(NamedTuple):
+    next: int
+    unsettled: int
+    merging: int
+    paging: int
+
+
+class Round(NamedTuple):
+    phase: str
+    candidates: int
+    waiting: int
+    named: int
+    settled: int
+    ended: int
+
+
+NOTHING = Entry("-", 0, 0, 0, 0)
+NO_ROUND = Round("none", 0, 0, 0, 0, 0)
+NO_REPORT = (0, -1)
+
+
+class State(NamedTuple):
+    leader: int
+    source: int
+    registered: int
+    fenced: int
+    logs: tuple[Entry, ...]
+    makers: tuple[Maker, ...]
+    since: tuple[int, ...]
+    store: int
+    doomed: int
+    round: Round
+    reports: tuple[tuple[int, int], ...]
+    moves: int
+    deaths: int
+    rounds: int
+
+
+class Rounds(Model[State]):
+    """slots: objects that each broker makes at most. pages: a checkpoint writes an object."""
+
+    RULES = {
+        "replay_named": "5.1 (as mended): what records since the checkpoint added stays named",
+        "pages_named": "9.2: pages are named in reports",
+        "own_log_objects": "9.2 (as mended): own log objects below trim are named where referred to",
+        "adopted_log_objects": "9.2: other logs' objects are named where referred to",
+        "union": "9.2: what was held at any moment since the last report, not what is held now",
+        "unsettled": "9.2: what its maker has not settled is no garbage",
+        "one_look": "9.2: keys and the lowest unsettled number are taken in one step",
+        "ended_named": "9.3: what an ended log holds of the streams that it leads or is source of",
+        "ended_at_record": "9.4 (as mended): an ended maker: whose end the round's record found",
+        "waits": "9.5: who has not reported delays the round",
+        "abandon": "9.5: when one is fenced before its report the round is abandoned",
+    }
+
+    def __init__(
+        self,
+        brokers: int = 2,
+        slots: int = 1,
+        moves: int = 1,
+        deaths: int = 0,
+        rounds: int = 1,
+        *,
+        pages: bool = False,
+        late: bool = False,
+        off: Collection[str] = (),
+    ) -> None:
+        super().__init__(off)
+        self.n, self.slots, self.pages, self.late = brokers, slots, pages, late
+        self.moves, self.deaths, self.rounds = moves, deaths, rounds
+
+    def object(self, maker: int, number: int) -> int:
+        return 1 << (1 + maker * self.slots + number)
+
+    def name(self, bits: int) -> str:
+        told = ["B0's log object"] if bits & LOG_OBJECT else []
+        for i in range(self.n):
+            for number in range(self.slots):
+                if bits & self.object(i, number):
+                    told.append(f"B{i}'s object {number}")
+        return ", ".join(told) or "nothing"
+
+    def start(self) -> State:
+        first = Entry("o", LOG_OBJECT, 0, 0, 0)
+        logs = (first, *[NOTHING] * (self.n - 1))
+        makers = (Maker(0, 0, 0, 0),) * self.n
+        since = (LOG_OBJECT, *[0] * (self.n - 1))
+        known = (1 << self.n) - 1 & ~(self.late << self.n - 1)
+        none = (NO_REPORT,) * self.n
+        store = LOG_OBJECT
+        left = (self.moves, self.deaths, self.rounds)
+        return State(0, NOBODY, known, 0, logs, makers, since, store, 0, NO_ROUND, none, *left)
+
+    def live(self, s: State) -> list[int]:
+        return [i for i in range(self.n) if (s.registered & ~s.fenced) >> i & 1]
+
+    def steps(self, s: State) -> Iterator[tuple[str, State]]:
+        yield from self._move(s)
+        if s.leader in self.live(s) and s.logs[s.leader].state == "o":
+            yield from self._make(s, s.leader)
+        yield from self._round(s)
+        if s.doomed & s.store:
+            told = f"a collector deletes {self.name(s.doomed & s.store)}"
+            yield told, s._replace(store=s.store & ~s.doomed)
+
+    # The stream moves
+
+    def _move(self, s: State) -> Iterator[tuple[str, State]]:
+        live = self.live(s)
+        entry = s.logs[s.leader]
+        for j in range(self.n):
+            if not s.registered >> j & 1:
+                yield f"record: B{j} registers", s._replace(registered=s.registered | 1 << j)
+        if s.leader in live and entry.state == "o" and s.source == NOBODY and s.moves:
+            for j in live:
+                if j != s.leader:
+                    maker = s.makers[s.leader]
+                    # Merges under way come to nothing: their objects are given up.
+                    after = _with_maker(s, s.leader, Maker(maker.next, 0, 0, 0))
+                    after = self._hold(after, s.leader, entry._replace(state="c", covered=0))
+                    told = f"B{s.leader} closes, record: B{j} leads"
+                    yield told, after._replace(leader=j, source=s.leader, moves=s.moves - 1)
+        if s.leader in live and s.source != NOBODY:
+            if entry.state != "o":
+                old = s.logs[s.source]
+                opened = Entry("o", old.content, 0, old.page | old.named, 0)
+                told = f"B{s.leader}'s opening from B{s.source} is durable"
+                yield told, self._hold(s, s.leader, opened)
+            else:
+                yield f"record: B{s.leader} has opened", s._replace(source=NOBODY)
+        for i in live:
+            if s.logs[i].state == "c" and i not in (s.leader, s.source):
+                yield f"B{i} lets go", self._hold(s, i, NOTHING)
+            if s.deaths and len(live) > 1:
+                fenced = s._replace(fenced=s.fenced | 1 << i, deaths=s.deaths - 1)
+                yield f"record: B{i} is fenced, and its log ended", fenced
+        if s.fenced >> s.leader & 1:
+            source = s.leader if entry.state == "o" else s.source
+            for j in live:
+                told = f"record: B{j} leads after B{s.leader}, source B{source}"
+                yield told, s._replace(leader=j, source=source)
+
+    def _hold(self, s: State, i: int, entry: Entry) -> State:
+        logs = (*s.logs[:i], entry, *s.logs[i + 1 :])
+        since = (*s.since[:i], s.since[i] | self._held(entry, i), *s.since[i + 1 :])
+        return s._replace(logs=logs, since=since)
+
+    def _held(self, entry: Entry, i: int) -> int:
+        """What broker i takes for its references."""
+        held = entry.content
+        if self.on("pages_named"):
+            held |= entry.page
+        if self.on("replay_named"):
+            held |= entry.named
+        if i == 0 and not self.on("own_log_objects"):
+            held &= ~LOG_OBJECT
+        if i > 0 and not self.on("adopted_log_objects"):
+            held &= ~LOG_OBJECT
+        return held
+
+    # A leader merges, and writes checkpoints
+
+    def _make(self, s: State, i: int) -> Iterator[tuple[str, State]]:
+        maker, entry = s.makers[i], s.logs[i]
+        if maker.next < self.slots:
+            new = self.object(i, maker.next)
+            drawn = maker._replace(next=maker.next + 1, unsettled=maker.unsettled | new)
+            if not maker.merging:
+                told = f"B{i} draws a number for a merge: {maker.next}"
+                yield told, _with_maker(s, i, drawn._replace(merging=new))
+            if self.pages and not maker.paging:
+                after = _with_maker(s, i, drawn._replace(paging=new))
+                covered = entry._replace(covered=entry.named)
+                told = f"B{i} draws a number for a page: {maker.next}"
+                yield told, self._hold(after, i, covered)
+        for made in (maker.merging, maker.paging):
+            if made and not made & (s.store | s.doomed):
+                yield f"{self.name(made)} is uploaded", s._replace(store=s.store | made)
+        if maker.merging & (s.store | s.doomed):
+            made = maker.merging
+            after = _with_maker(
+                s, i, maker._replace(merging=0, unsettled=maker.unsettled & ~made)
+            )
+            merged = entry._replace(content=made, named=entry.named | made)
+            told = f"B{i}'s record is durable: the contents are {self.name(made)}"
+            yield told, self._hold(after, i, merged)
+        if maker.paging & (s.store | s.doomed):
+            made = maker.paging
+            after = _with_maker(s, i, maker._replace(paging=0, unsettled=maker.unsettled & ~made))
+            entry = entry._replace(page=made, named=entry.named & ~entry.covered, covered=0)
+            yield f"B{i}'s checkpoint is durable: {self.name(made)}", self._hold(after, i, entry)
+
+    # Rounds
+
+    def _round(self, s: State) -> Iterator[tuple[str, State]]:
+        r = s.round
+        if r.phase == "none" and s.rounds:
+            listed = Round("listed", s.store, 0, 0, 0, 0)
+            yield "a collector lists", s._replace(round=listed, rounds=s.rounds - 1)
+        elif r.phase == "listed":
+            waiting = s.registered & ~s.fenced
+            begun = r._replace(phase="begun", waiting=waiting, named=self._ended(s))
+            yield "record: a round begins", s._replace(round=begun._replace(ended=s.fenced))
+        elif r.phase == "begun":
+            yield from self._gather(s)
+
+    def _ended(self, s: State) -> int:
+        named = 0
+        for i in (s.leader, s.source):
+            if i != NOBODY and s.fenced >> i & 1 and self.on("ended_named"):
+                named |= s.logs[i].needs
+        return named
+
+    def _gather(self, s: State) -> Iterator[tuple[str, State]]:
+        r = s.round
+        for i in range(self.n):
+            if not r.waiting >> i & 1:
+                continue
+            if s.fenced >> i & 1:
+                if self.on("abandon"):
+                    yield f"B{i} was fenced: the round is abandoned", _no_round(s)
+                else:
+                    gone = r._replace(waiting=r.waiting & ~(1 << i))
+                    yield f"B{i} was fenced: not waited for", s._replace(round=gone)
+            elif s.reports[i] == NO_REPORT:
+                yield self._compose(s, i)
+            else:
+                yield self._report(s, i)
+        if not r.waiting or not self.on("waits"):
+            settled = r.settled if self.on("unsettled") else ~0
+            garbage = r.candidates & ~r.named & (settled | self._settled_of_ended(s))
+            garbage &= ~s.doomed
+            told = f"the round ends: garbage is {self.name(garbage)}"
+            yield told, _no_round(s)._replace(doomed=s.doomed | garbage)
+
+    def _lowest(self, s: State, i: int) -> int:
+        for number in range(s.makers[i].next):
+            if s.makers[i].unsettled & self.object(i, number):
+                return number
+        return s.makers[i].next
+
+    def _compose(self, s: State, i: int) -> tuple[str, State]:
+        held = self._held(s.logs[i], i)
+        keys = held | s.since[i] if self.on("union") else held
+        reports = (*s.reports[:i], (keys, self._lowest(s, i)), *s.reports[i + 1 :])
+        since = (*s.since[:i], held, *s.since[i + 1 :])
+        return f"B{i} composes its report: {self.name(keys)}", s._replace(
+            reports=reports, since=since
+        )
+
+    def _report(self, s: State, i: int) -> tuple[str, State]:
+        keys, lowest = s.reports[i]
+        if not self.on("one_look"):
+            lowest = self._lowest(s, i)
+        settled = s.round.settled | (LOG_OBJECT if i == 0 else 0)
+        for number in range(lowest):
+            settled |= self.object(i, number)
+        after = s.round._replace(
+            waiting=s.round.waiting & ~(1 << i), named=s.round.named | keys, settled=settled
+        )
+        reports = (*s.reports[:i], NO_REPORT, *s.reports[i + 1 :])
+        told = f"B{i}'s report is durable, settled below {lowest}"
+        return told, s._replace(round=after, reports=reports)
+
+    def _settled_of_ended(self, s: State) -> int:
+        settled = 0
+        ended = s.round.ended if self.on("ended_at_record") else s.fenced
+        for i in range(self.n):
+            if ended >> i & 1:
+                for number in range(self.slots):
+                    settled |= self.object(i, number)
+                if i == 0 and 0 not in (s.leader, s.source):
+                    settled |= LOG_OBJECT
+        return settled
+
+    # What must hold
+
+    def fault(self, s: State) -> str | None:
+        entry = s.logs[s.leader]
+        where = s.leader
+        if entry.state != "o" and s.source != NOBODY:
+            where = s.source
+            entry = s.logs[where]
+        if entry.state == "-":
+            return "the chain leads nowhere"
+        missing = entry.needs & ~s.store
+        if missing:
+            return f"B{where}'s log needs {self.name(missing)}, which was deleted"
+        return None
+
+
+def _with_maker(s: State, i: int, maker: Maker) -> State:
+    return s._replace(makers=(*s.makers[:i], maker, *s.makers[i + 1 :]))
+
+
+def _no_round(s: State) -> State:
+    return s._replace(round=NO_ROUND, reports=(NO_REPORT,) * len(s.reports))
