@@ -19,10 +19,11 @@ import struct
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import IO
 
 import msgspec
 
@@ -75,7 +76,7 @@ class MergeRunner(ABC):
 
     @abstractmethod
     async def run(self, work: Sequence[tuple[NewObject, Output]]) -> list[ObjectRef]:
-        """Write the outputs; a reference for each.
+        """Write the outputs; a reference for each. One call at a time.
 
         Raises NotFound (a source is gone: plan again), Corrupt (a source is not what it was), or
         another StoreError (try again later). After an error, none of the names is used again.
@@ -119,7 +120,7 @@ class WorkerProcess(MergeRunner):
         self._process: asyncio.subprocess.Process | None = None
         self._leaving: asyncio.subprocess.Process | None = None
         self._idle: asyncio.TimerHandle | None = None
-        self._busy = asyncio.Lock()
+        self._busy = False
         self._closed = False
 
     @property
@@ -128,21 +129,22 @@ class WorkerProcess(MergeRunner):
         return self._process.pid if self._process is not None else None
 
     async def run(self, work: Sequence[tuple[NewObject, Output]]) -> list[ObjectRef]:
-        async with self._busy:
-            if self._closed:
-                raise StoreUnavailable("compaction: the worker was closed")
-            if self._idle is not None:
-                self._idle.cancel()
-                self._idle = None
-            try:
-                answer = await self._ask(work)
-            except BaseException:
-                # Cancelled, or the child died: whatever it was writing is given up.
-                await self._end(kill=True)
-                raise
-            self._idle = asyncio.get_running_loop().call_later(
-                self._config.idle_exit_s, self._hang_up
-            )
+        assert not self._busy, "one call at a time"
+        if self._closed:
+            raise StoreUnavailable("compaction: the worker was closed")
+        if self._idle is not None:
+            self._idle.cancel()
+            self._idle = None
+        self._busy = True
+        try:
+            answer = await self._ask(work)
+        except BaseException:
+            # Cancelled, or the child died: whatever it was writing is given up.
+            await self._end(kill=True)
+            raise
+        finally:
+            self._busy = False
+        self._idle = asyncio.get_running_loop().call_later(self._config.idle_exit_s, self._hang_up)
         if answer.error:
             raise _ERRORS.get(answer.error, StoreUnavailable)(answer.message)
         return answer.refs
@@ -151,7 +153,7 @@ class WorkerProcess(MergeRunner):
         self._closed = True
         if self._idle is not None:
             self._idle.cancel()
-        await self._end(kill=self._busy.locked())
+        await self._end(kill=self._busy)
 
     async def _ask(self, work: Sequence[tuple[NewObject, Output]]) -> _Answer:
         process = await self._started()
@@ -257,17 +259,17 @@ def main() -> None:
     """Entry point of the child: answers jobs from standard input until it ends."""
     with suppress(OSError):
         os.nice(10)
-    asyncio.run(_serve())
+    asyncio.run(serve(sys.stdin.buffer, sys.stdout.buffer, SystemRandom(), _now_ms))
 
 
-async def _serve() -> None:
+async def serve(
+    asked: IO[bytes], answered: IO[bytes], rng: Random, now_ms: Callable[[], int]
+) -> None:
+    """All jobs are for one store: that of the first."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    out = sys.stdout.buffer
-    rng = SystemRandom()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), asked)
     store: ObjectStore | None = None
-    opened: tuple[str, StoreSettings] | None = None
     job_task: asyncio.Task[list[ObjectRef]] | None = None
     try:
         while True:
@@ -276,14 +278,11 @@ async def _serve() -> None:
                 job = msgspec.msgpack.decode(await reader.readexactly(size), type=_Job)
             except asyncio.IncompleteReadError:
                 return
-            wanted = (job.uri, StoreSettings(**job.settings))  # type: ignore[arg-type]
-            if store is None or opened != wanted:
-                if store is not None:
-                    await store.close()
+            if store is None:
+                settings = StoreSettings(**job.settings)  # type: ignore[arg-type]
                 store = await open_store(
-                    job.uri, settings=wanted[1], rng=rng, now_ms=_now_ms, make_directory=False
+                    job.uri, settings=settings, rng=rng, now_ms=now_ms, make_directory=False
                 )
-                opened = wanted
             budgeted = BudgetStore(store, Budget(job.requests_per_s, job.bytes_per_s))
             work = [
                 (NewObject(new.incarnation, new.number, new.write_id), Output(tuple(ranges)))
@@ -294,8 +293,8 @@ async def _serve() -> None:
             if answer is None:
                 return
             body = msgspec.msgpack.encode(answer)
-            out.write(_LENGTH.pack(len(body)) + body)
-            out.flush()
+            answered.write(_LENGTH.pack(len(body)) + body)
+            answered.flush()
     finally:
         if job_task is not None and not job_task.done():
             job_task.cancel()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from protocol import messages as m
 from protocol.errors import ErrorCode
-from protocol.records import encode_batch
+from protocol.records import Record, encode_batch
 
 from .checkers import Violation
 from .client import Disconnected
@@ -161,6 +161,7 @@ class Churn(Admin):
         kept: list[Topic] = []
         while not self.stopping:
             await self.rest(1.0)
+            await self.world.busy.wait()
             if len(kept) < 3:
                 # A name that was used before, now and then: it is another topic then.
                 name = f"{self.name}-{self.rng.randrange(4)}"
@@ -168,7 +169,11 @@ class Churn(Admin):
                     topic = await self.create(name, self.rng.randrange(1, 4))
                     kept.append(topic)
             else:
-                await self.delete(kept.pop(self.rng.randrange(len(kept))))
+                topic = kept.pop(self.rng.randrange(len(kept)))
+                if self.rng.random() < 0.5:
+                    made += 1
+                    await self._produce_on_its_way(topic, self.values(made, 1))
+                await self.delete(topic)
             await self.check_topics()
             if kept:
                 topic = self.rng.choice(kept)
@@ -177,6 +182,14 @@ class Churn(Admin):
                 made += 1
                 sent = self.history.sending(self.name, topic.place(index), batch)
                 await self._produce(topic, index, batch, sent)
+
+    async def _produce_on_its_way(self, topic: Topic, values: list[Record]) -> None:
+        """By a connection of its own; nobody waits for the answer, and the topic goes."""
+        batch = encode_batch(values)
+        self.history.sending(self.name, topic.place(0), batch)
+        request = produce_request([(topic, 0, batch)], 0)
+        connection = await self.connected()
+        connection.send_without_answer(request, 9)
 
     async def _produce(self, topic: Topic, index: int, batch: bytearray, sent: Any) -> None:
         try:
@@ -198,6 +211,7 @@ class Trimmer(Admin):
     async def run(self) -> None:
         while not self.stopping:
             await self.rest(1.0)
+            await self.world.busy.wait()
             topic = self.rng.choice(self._topics)
             index = self.rng.randrange(topic.partitions)
             partition = self.history.at(topic.place(index))

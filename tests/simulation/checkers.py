@@ -46,6 +46,7 @@ class Sent:
     producer_id: int = -1
     base_sequence: int = -1
     acknowledged_at: int = -1
+    timestamp_ms: int = -1
 
     def __repr__(self) -> str:
         told = f"{self.producer} batch {self.number} ({self.count} records"
@@ -103,6 +104,7 @@ class History:
             header.size_bytes,
             header.producer_id,
             header.base_sequence,
+            timestamp_ms=header.max_timestamp,
         )
         self._sent[key] = sent
         return sent

@@ -14,9 +14,11 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
+from pathlib import Path
 from random import Random
 from typing import Any
 from unittest.mock import patch
@@ -24,12 +26,23 @@ from unittest.mock import patch
 import broker.maintenance
 import broker.node
 import broker.upkeep
+import s3stream.collector
+import s3stream.compaction.merge
+import s3stream.compaction.worker
+import s3stream.disk_cache
+import s3stream.metadata.retire
+import s3stream.object_writer
+import s3stream.report
+import s3stream.takeover
 from broker.config import BrokerConfig
 from broker.config.load import load
 from broker.controller import Controller
 from broker.node import Environment, Node
 from broker.storage_config import stream_config
 from broker.upkeep import compaction_config
+from objectstore.errors import AccessDenied
+from objectstore.settings import StoreSettings
+from objectstore.store import ObjectStore
 from objectstore.wrappers.retry import RetryStore
 from s3stream.compaction import CompactionConfig
 from s3stream.config import S3StreamConfig
@@ -37,6 +50,7 @@ from wal.errors import Fenced
 
 from .loop import SimulatedLoop, start_on
 from .network import SimulatedNetwork
+from .processes import Child, ChildProcesses, Directory, Pipe
 from .store import SimulatedStore
 
 PORT = 9092
@@ -98,13 +112,26 @@ class Cluster:
             "max_object_bytes": 200 << 10,
             "own_object_bytes": own_bytes,
             "own_object_max_bytes": 4 * own_bytes,
+            "idle_exit_s": rng.choice((0.5, 5.0)),
         }
+        if rng.random() < 0.3:
+            loop.executor_delay_s = (0.0, 0.5)  # a disk that is busy
         # As `objectstore.open` wraps a real store; without it errors reach every layer.
         self._retries = rng.random() < 0.6
+        self.large_batches = rng.random() < 0.5
+        if self.large_batches:
+            self._shape["log_cache_bytes"] = 1 << 20
+        self._disk = Directory(loop, self._random()) if rng.random() < 0.5 else None
+        self._merges_apart = rng.random() < 0.5
+        self._children = ChildProcesses(loop, self._random(), self._serve_merges)
+        self._constants = draw_constants(rng)
         self._by_incarnation: dict[int, Process] = {}
         self._log_ended_at: dict[int, float] = {}
         self._tasks: dict[Process, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+
+    def _random(self) -> Random:
+        return Random(self._rng.random())
 
     # What clients know.
 
@@ -127,6 +154,15 @@ class Cluster:
         """By node name; None for what is no process."""
         number = node.removeprefix("p")
         return self.processes[int(number) - 1] if number.isdigit() else None
+
+    @property
+    def every_bug(self) -> list[BaseException]:
+        """Those of child processes too."""
+        return [*self.bugs, *self._children.bugs]
+
+    def child(self, node: str) -> Child | None:
+        """By node name, as `named`."""
+        return self._children.children.get(node)
 
     def may_be_stale(self, host: str, asked_at: float) -> bool:
         """Whether an answer from there, to a request sent then, may tell of the past: its process
@@ -156,16 +192,18 @@ class Cluster:
         return process
 
     async def _live(self, process: Process) -> None:
-        rng = Random(self._rng.random())
-        store = RetryStore(self.store, rng) if self._retries else self.store
+        rng = self._random()
         node = Node(
             self._config(process.host),
             Environment(
-                store=store,
+                store=self._store_for(rng),
                 store_name="simulated",
                 network=self.network.at(process.host),
                 now_ms=self.loop.now_ms,
                 rng=rng,
+                cache_dir=Path("/cache") if self._disk is not None else None,
+                merge_uri="simulated:" if self._merges_apart else None,
+                merge_settings=StoreSettings(),
             ),
         )
         process.node = node
@@ -184,12 +222,29 @@ class Cluster:
             self.loop.record(f"{process.name} is fenced: {error}")
             if not any(self._met(process, other) for other in self.processes):
                 self.bugs.append(error)
+        except AccessDenied as error:
+            if self.store.missing_at < process.started_at:
+                self.bugs.append(error)
         except Exception as error:
             self.bugs.append(error)
         except asyncio.CancelledError:
             return  # `stop`, which closes the node
         self._end(process)
         await node.abort()
+
+    def _store_for(self, rng: Random) -> ObjectStore:
+        return RetryStore(self.store, rng) if self._retries else self.store
+
+    async def _serve_merges(self, asked: Pipe, answered: Pipe) -> None:
+        """The main of a child process."""
+        rng = self._random()
+        serve: Any = s3stream.compaction.worker.serve
+        await serve(asked, answered, rng, self.loop.now_ms)
+        await asyncio.sleep(rng.uniform(0.0, 2.0))  # the interpreter takes its time to end
+
+    async def _open_store(self, _uri: str, *, rng: Random, **_options: Any) -> ObjectStore:
+        await asyncio.sleep(0.01)
+        return self._store_for(rng)
 
     def _end(self, process: Process) -> None:
         if not process.ended:
@@ -212,6 +267,7 @@ class Cluster:
         self.counted["crash"] += 1
         self.loop.crash(process.name)
         self.network.kill(process.name)
+        self._children.parent_died(process.name)
 
     def pause(self, process: Process, for_s: float) -> None:
         if self.loop.is_crashed(process.name) or self.loop.is_paused(process.name):
@@ -247,6 +303,8 @@ class Cluster:
 
     def _config(self, host: str) -> BrokerConfig:
         given = {**SETTINGS, "listeners": f"{host}:{PORT}"}
+        if self.large_batches:
+            given["large.batch.bytes"] = str(64 << 10)
         return load(sets=[f"{key}={value}" for key, value in given.items()]).config
 
     @contextmanager
@@ -260,14 +318,25 @@ class Cluster:
             return replace(compaction_config(config), **self._merges)
 
         snapshots = self._rng.choice((3, 8, 20))
-        with (
-            patch.object(broker.node, "stream_config", shrunk),
-            patch.object(broker.upkeep, "compaction_config", merged_early),
-            patch.object(
-                broker.node, "Controller", partial(Controller, snapshot_records=snapshots)
-            ),
-            patch.object(broker.maintenance, "COMPACT_FROM_BYTES", 8 << 10),
-        ):
+        worker = s3stream.compaction.worker
+        with ExitStack() as stack:
+
+            def put(where: Any, name: str, value: Any) -> None:
+                stack.enter_context(patch.object(where, name, value))
+
+            put(broker.node, "stream_config", shrunk)
+            put(broker.upkeep, "compaction_config", merged_early)
+            put(broker.node, "Controller", partial(Controller, snapshot_records=snapshots))
+            put(broker.maintenance, "COMPACT_FROM_BYTES", 8 << 10)
+            put(worker, "open_store", self._open_store)
+            put(asyncio, "create_subprocess_exec", self._children.create)
+            if self._disk is not None:
+                put(s3stream.disk_cache, "_Files", self._disk)
+            for where, name, value in self._constants:
+                if isinstance(where, dict):
+                    stack.enter_context(patch.dict(where, {name: value}))
+                else:
+                    put(where, name, value)
             yield
 
 
@@ -289,3 +358,28 @@ def draw_shape(rng: Random) -> dict[str, Any]:
         "inline_delta_bytes": rng.choice((100, 1000, 10_000)),
         "block_cache_bytes": rng.choice((16, 256)) << 10,
     }
+
+
+def draw_constants(rng: Random) -> list[tuple[Any, str, Any]]:
+    """Bounds that only a large cluster meets: (module or default arguments, name, value)."""
+    worker: Any = s3stream.compaction.worker
+    # A function of that name hides the module.
+    compose = import_module("wal.format.compose")
+    merge: Any = s3stream.compaction.merge.merge
+    collector: Any = s3stream.collector
+    return [
+        (worker.WorkerProcess.__init__.__kwdefaults__, "patience_s", 5.0),
+        (merge.__kwdefaults__, "part_bytes", rng.choice((3, 20, 1000)) << 10),
+        (s3stream.object_writer, "_SLACK_BYTES", rng.choice((0, 0, 4 << 20))),
+        (s3stream.metadata.retire, "DELETE_AT_ONCE", rng.choice((2, 1000))),
+        (collector, "DELETE_AT_ONCE", rng.choice((5, 1000))),
+        (
+            collector.Collector.__init__.__kwdefaults__,
+            "candidates_at_most",
+            rng.choice((10, 100_000)),
+        ),
+        (compose, "STEP_BATCHES", rng.choice((5, 200))),
+        (import_module("wal.format.read"), "SUFFIX_BYTES", rng.choice((300, 64 << 10))),
+        (s3stream.report, "INLINE_KEYS", rng.choice((3, 30))),
+        (s3stream.takeover, "CHUNK_BYTES", rng.choice((300, 1 << 20))),
+    ]

@@ -16,16 +16,18 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 from asyncio import base_events
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from functools import cache
 from hashlib import blake2b
 from heapq import heappop
 from random import Random
-from types import CodeType, CoroutineType, FrameType
+from types import AsyncGeneratorType, CoroutineType
 from typing import Any, TypeVar
+
+from .places import place_of
 
 T = TypeVar("T")
 
@@ -92,9 +94,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
     """seed: of everything that the loop decides. shuffle: draw the order of ready tasks from it.
 
     executor_delay_s: bounds of what a function in an executor takes.
-    on_step: called before each step of a task with its node and the places (file:line function,
-    outermost first) that it is suspended at, in files whose path contains one of `watched`. It
-    may crash or pause the node: then the step does not happen, or later.
+    on_step: called before each step of a task with its node and the places (see `places`, outermost
+    first) that it is suspended at. It may crash or pause the node: then the step does not happen,
+    or later.
     """
 
     _ready: deque[Any]  # of asyncio.Handle, whose inner parts typeshed does not tell
@@ -107,7 +109,6 @@ class SimulatedLoop(base_events.BaseEventLoop):
         *,
         shuffle: bool = True,
         executor_delay_s: tuple[float, float] = (0.0, 0.002),
-        watched: tuple[str, ...] = (),
         on_step: Callable[[str, tuple[str, ...]], None] | None = None,
     ) -> None:
         super().__init__()
@@ -120,8 +121,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._now_s = START_S
         self._busy_steps = 0
         self._shuffle = shuffle
-        self._executor_delay_s = executor_delay_s
-        self._watched = watched
+        self.executor_delay_s = executor_delay_s
         self._on_step = on_step
         self._held: dict[str, list[Any]] = {}
         self._crashed: set[str] = set()
@@ -226,15 +226,24 @@ class SimulatedLoop(base_events.BaseEventLoop):
             else:
                 future.set_result(result)
 
-        self.call_later(self.rng.uniform(*self._executor_delay_s), call)
+        self.call_later(self.rng.uniform(*self.executor_delay_s), call)
         return future
+
+    async def connect_read_pipe(self, protocol_factory: Any, pipe: Any) -> tuple[Any, Any]:
+        """pipe: a `processes.Pipe`."""
+        await asyncio.sleep(0)
+        protocol = protocol_factory()
+        transport = asyncio.ReadTransport()
+        protocol.connection_made(transport)
+        pipe.connect(protocol)
+        return transport, protocol
 
     def describe_waiting(self) -> str:
         lines = []
         for task in asyncio.all_tasks(self):
             node = task.node if isinstance(task, SimulatedTask) else ""
             if node not in self._crashed:
-                places = " > ".join(_places(task.get_coro(), ("",))[-4:])
+                places = " > ".join(_places(task.get_coro(), everywhere=True)[-4:])
                 lines.append(f"  [{node}] {_name_of(task.get_coro())}: {places}")
         return "\n".join(sorted(lines)) or "  (no task is left)"
 
@@ -303,8 +312,8 @@ class SimulatedLoop(base_events.BaseEventLoop):
         coro = task.get_coro()
         node = task.node if isinstance(task, SimulatedTask) else ""
         self.record(f"{node} {_name_of(coro)}")
-        if self._on_step is not None and self._watched:
-            places = _places(coro, self._watched)
+        if self._on_step is not None and node:
+            places = _places(coro)
             if places:
                 self._on_step(node, places)
 
@@ -381,29 +390,48 @@ def _name_of(coro: Any) -> str:
     return str(getattr(coro, "__qualname__", type(coro).__name__))
 
 
-def _places(coro: Any, watched: tuple[str, ...]) -> tuple[str, ...]:
-    """file:line of every suspended frame of a coroutine, outermost first."""
+def _places(coro: Any, everywhere: bool = False) -> tuple[str, ...]:
+    """The place of every suspended frame of a coroutine, outermost first.
+
+    everywhere: also of files that are not watched.
+    """
     places: list[str] = []
     while coro is not None:
         if isinstance(coro, CoroutineType):
-            frame: FrameType | None = coro.cr_frame
-            inner: Any = coro.cr_await
+            frame, inner = coro.cr_frame, coro.cr_await
+        elif isinstance(coro, AsyncGeneratorType):
+            frame, inner = coro.ag_frame, coro.ag_await
+        elif isinstance(coro, _STEPS_OF_GENERATORS):
+            # It keeps its generator to itself, and only the garbage collector may know.
+            coro = next(
+                (one for one in gc.get_referents(coro) if isinstance(one, AsyncGeneratorType)), None
+            )
+            continue
         else:
-            frame = getattr(coro, "ag_frame", None)
-            inner = getattr(coro, "ag_await", None)
+            break
         if frame is not None:
-            place = _place(frame.f_code, frame.f_lineno, watched)
+            code = frame.f_code
+            place = place_of(code.co_filename, frame.f_lineno, code.co_name)
+            if not place and everywhere:
+                place = f"{code.co_filename}:{frame.f_lineno} {code.co_name}"
             if place:
                 places.append(place)
         coro = inner
     return tuple(places)
 
 
-@cache
-def _place(code: CodeType, line: int, watched: tuple[str, ...]) -> str:
-    """Empty where nobody watches."""
-    path = code.co_filename
-    if not any(part in path for part in watched):
-        return ""
-    short = "/".join(path.rsplit("/", 2)[-2:])
-    return f"{short}:{line} {code.co_name}"
+async def _nothing() -> AsyncIterator[None]:
+    return
+    yield
+
+
+def _steps_of_generators() -> tuple[type, ...]:
+    """What is awaited where an asynchronous generator goes on or ends; they have no other name."""
+    generator: Any = _nothing()
+    steps = generator.asend(None), generator.athrow(ValueError())
+    for one in steps:
+        one.close()
+    return tuple(type(one) for one in steps)
+
+
+_STEPS_OF_GENERATORS = _steps_of_generators()

@@ -288,9 +288,9 @@ class _End(asyncio.Transport):
             if not self._reading:
                 self._inbox.appendleft(bytes(view))
                 return
-            buffer = self.protocol.get_buffer(len(view))
-            size = min(len(buffer), len(view))
-            memoryview(buffer)[:size] = view[:size]
+            room = memoryview(self.protocol.get_buffer(len(view)))
+            size = min(len(room), len(view))
+            room[:size] = view[:size]
             self.protocol.buffer_updated(size)
             self._taken(size)
             view = view[size:]

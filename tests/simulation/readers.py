@@ -48,6 +48,7 @@ class Reader(Client):
 
     async def run(self) -> None:
         while not self.stopping:
+            await self.world.busy.wait()
             try:
                 await self.poll()
             except Disconnected:
@@ -287,6 +288,7 @@ class Committer(Reader):
                     await self.rest(0.2)
                     continue
                 while not self.stopping and self.rng.random() > 0.03:
+                    await self.world.busy.wait()
                     # Mostly reading and committing; often enough the commit is what is under way
                     # when the broker dies.
                     if self.rng.random() < 0.7:

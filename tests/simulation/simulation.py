@@ -27,16 +27,17 @@ from .checkers import History, Violation
 from .cluster import Cluster, Process
 from .loop import SimulatedLoop
 from .network import SimulatedNetwork
+from .processes import Child
 from .readers import Committer, Reader, WholeReader
+from .search import Searcher
 from .store import FAIR, ROUGH, SimulatedStore
-from .workload import CarelessProducer, Producer, Topic, World
+from .workload import CarelessProducer, Doing, Producer, Topic, World
 
 LEAST_S = 30.0
 LEAST_ACKNOWLEDGED = 300
 LEAST_FAULTS = 3
 # From the end of all faults to the answer that every client waits for.
 HEALED_WITHIN_S = 60.0
-WATCHED = ("/wal/", "/s3stream/", "/objectstore/create")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Simulation:
         self.strike = strike
         self.places: Counter[str] = Counter()
         self.struck: Counter[str] = Counter()
-        self.loop = SimulatedLoop(seed, watched=WATCHED, on_step=self._on_step)
+        self.loop = SimulatedLoop(seed, on_step=self._on_step)
         weather = self.rng.choice((FAIR, ROUGH, ROUGH))
         self.weather = replace(weather, hang_s=3.0, slow_s=1.0, late_max_s=60.0, late_soon=0.6)
         self.store = SimulatedStore(self.loop, self._random(), self.weather)
@@ -105,7 +106,11 @@ class Simulation:
 
     async def _main(self) -> None:
         self.cluster.start()
-        steady, doing = await self._build()
+        building = asyncio.create_task(self._build())
+        while not building.done():
+            await asyncio.wait([building], timeout=1.0)
+            self._raise_failures([])
+        steady, doing = building.result()
         clients = [asyncio.create_task(one) for one in doing]
         chaos = asyncio.create_task(self._chaos())
         end_at = self.loop.time() + LEAST_S
@@ -137,7 +142,7 @@ class Simulation:
         every = [(t, i) for t in (orders, events, trimmed, kept) for i in range(t.partitions)]
         safe = [(orders, 0), (orders, 1), (events, 0)]
         pace_s = rng.choice((0.3, 0.6))
-        clients = [
+        clients: list[Doing] = [
             Producer(world, "one", self._random(), every, idempotent=True, pace_s=pace_s),
             Producer(world, "two", self._random(), safe, idempotent=True, pace_s=pace_s / 2),
             Producer(world, "plain", self._random(), every, idempotent=False, pace_s=2 * pace_s),
@@ -148,6 +153,7 @@ class Simulation:
             Committer(world, "alone", self._random(), safe, member=False),
             Churn(world, "churn", self._random()),
             Trimmer(world, "trimmer", self._random(), [trimmed]),
+            Searcher(world, "searcher", self._random(), every),
         ]
         return [orders, events, trimmed, kept], [client.run() for client in clients]
 
@@ -176,9 +182,22 @@ class Simulation:
             elif what == "replace_live":
                 self._fire(what)
                 cluster.start()
+            elif what == "race":
+                # Two successors at about the same time.
+                self._fire(what)
+                cluster.start()
+                await asyncio.sleep(rng.choice((0.0, rng.uniform(0.0, 0.3))))
+                cluster.start()
             elif what == "stop":
                 self._fire(what)
+                if rng.random() < 0.4:
+                    self.store.outage(rng.choice((0.5, 10.0)))
                 await cluster.stop(process)
+            elif what == "lull":
+                self._fire(what)
+                self.world.busy.clear()
+                await asyncio.sleep(rng.uniform(5.0, 20.0))
+                self.world.busy.set()
             elif what == "clock_jump":
                 self._fire(what)
                 skew = self.loop.skew_ms
@@ -190,6 +209,9 @@ class Simulation:
             elif what == "outage":
                 self._fire(what)
                 self.store.outage(rng.uniform(0.2, 4.0))
+            elif what == "bucket_missing":
+                self._fire(what)
+                self.store.outage(rng.uniform(0.2, 2.0), "missing")
             await asyncio.sleep(rng.uniform(0.0, 1.0))
             if cluster.current.ended:
                 cluster.start()
@@ -203,6 +225,7 @@ class Simulation:
     def _heal(self) -> None:
         self.store.weather = FAIR
         self.store.recover()
+        self.world.busy.set()
         self._armed = False
         if self.cluster.current.ended:
             self.cluster.start()
@@ -241,7 +264,7 @@ class Simulation:
         self._raise_failures([])
 
     def _raise_failures(self, tasks: list[asyncio.Task[None]]) -> None:
-        for bug in self.cluster.bugs:
+        for bug in self.cluster.every_bug:
             raise bug
         for task in tasks:
             if task.done() and not task.cancelled():
@@ -251,11 +274,15 @@ class Simulation:
 
     def _on_step(self, node: str, places: tuple[str, ...]) -> None:
         process = self.cluster.named(node)
-        if process is None or self.loop.is_crashed(node) or self.loop.is_paused(node):
+        child = self.cluster.child(node)
+        if process is None and child is None:
+            return
+        if self.loop.is_crashed(node) or self.loop.is_paused(node):
             return
         self.places.update(places)
         fault = self._asked_for(places)
-        if fault is None and self._armed and process is self.cluster.current:
+        of = self.cluster.named(child.parent) if child is not None else process
+        if fault is None and self._armed and of is self.cluster.current:
             # Rare places are the interesting ones.
             rarest = min(self.places[place] for place in places)
             if self._dice.random() < 3.0 / (rarest + 2):
@@ -264,7 +291,10 @@ class Simulation:
         if fault is not None:
             self.struck.update(places)
             self._fire(f"{fault}_at_await")
-            self._hit(process, fault)
+            if process is not None:
+                self._hit(process, fault)
+            elif child is not None:
+                self._hit_child(child, fault)
 
     def _asked_for(self, places: tuple[str, ...]) -> str | None:
         """The fault of `strike`. Up to it the run is what it is without."""
@@ -292,6 +322,13 @@ class Simulation:
             context = contextvars.Context()
             self.loop.call_later(delay_s, self._follow, process, context=context)
 
+    def _hit_child(self, child: Child, fault: str) -> None:
+        """The worker that merges; its parent goes on."""
+        if fault == "crash":
+            child.kill()
+        else:
+            self.loop.pause(child.name, self._dice.choice((0.5, 2.0, 20.0)))
+
     def _follow(self, process: Process) -> None:
         if process is self.cluster.current:
             self.cluster.start()
@@ -318,6 +355,9 @@ FAULTS = (  # what `_chaos` draws from
     "cut",
     "cut_all",
     "outage",
+    "bucket_missing",
+    "race",
+    "lull",
 )
 
 
@@ -340,6 +380,9 @@ KINDS = (
     "stop",
     "clock_jump",
     "outage",
+    "bucket_missing",
+    "race",
+    "lull",
     "crash_at_await",
     "pause_at_await",
     "replace_at_await",
@@ -352,6 +395,7 @@ KINDS = (
     "late",
     "hang",
     "slow",
+    "conflict",
 )
 
 # What clients and broker did in a batch of runs, or it proves nothing about them.
@@ -360,6 +404,7 @@ DEEDS = (
     "read",
     "rewound",
     "in session",
+    "searched",
     "out of range",
     "trimmed",
     "committed",

@@ -6,10 +6,12 @@ instant belongs to the store, so neither a crash nor a cancellation of the clien
     before      an error, and nothing happened                 (StoreUnavailable)
     throttled   the same, politely                             (Throttled)
     lost_reply  it happened, and the client gets an error      (StoreUnavailable)
+    conflict    a create is refused though nothing is there (409)  (PreconditionFailed)
     late        the client gets an error; it happens later, at any time up to `late_max_s`
     hang        no answer for `hang_s`, then an error; it happened or not, or will happen late
     slow        a leg takes up to `slow_s`
     outage      every request fails, from `outage` until it is over
+    missing     the same, and the store says that there is no bucket   (BucketMissing)
 
 The bytes of a late or slow request are those at the time of sending. Reads know only before,
 throttled, hang and slow. LIST goes in pages, and the world moves between two of them.
@@ -20,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 import contextvars
+import math
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -28,14 +31,20 @@ from random import Random
 from typing import Any, TypeVar
 
 from objectstore.drivers.memory import MemoryStore
-from objectstore.errors import PreconditionFailed, StoreError, StoreUnavailable, Throttled
+from objectstore.errors import (
+    BucketMissing,
+    PreconditionFailed,
+    StoreError,
+    StoreUnavailable,
+    Throttled,
+)
 from objectstore.store import Chunks, ObjectInfo, ObjectStore, Upload, UploadInfo
 
 from .loop import NODE, SimulatedLoop
 
 T = TypeVar("T")
 
-WRITES = ("create", "delete", "complete")
+WRITE_FAULTS = ("before", "throttled", "lost_reply", "late", "hang", "conflict")
 LATE_SOON_S = 0.15
 
 
@@ -49,6 +58,7 @@ class Weather:
     late: float = 0.0
     hang: float = 0.0
     slow: float = 0.0
+    conflict: float = 0.0
     leg_s: tuple[float, float] = (0.0005, 0.010)
     slow_s: float = 2.0
     hang_s: float = 5.0
@@ -60,7 +70,14 @@ class Weather:
 
 FAIR = Weather()
 ROUGH = Weather(
-    before=0.03, throttled=0.02, lost_reply=0.04, late=0.03, hang=0.01, slow=0.05, leg_s=(0.0, 0.05)
+    before=0.03,
+    throttled=0.02,
+    lost_reply=0.04,
+    late=0.03,
+    hang=0.01,
+    slow=0.05,
+    conflict=0.01,
+    leg_s=(0.0, 0.05),
 )
 
 
@@ -90,7 +107,9 @@ class SimulatedStore(ObjectStore):
         """Called with op and key at the instant a write happens."""
         self._rng = rng
         self._rules: builtins.list[Rule] = []
-        self._down = False
+        self.missing_at = -math.inf
+        """Loop time at which the bucket was last said to be missing."""
+        self._down = ""
         self._waiting_late: builtins.list[tuple[str, Callable[[], None]]] = []
 
     # Steering.
@@ -103,15 +122,15 @@ class SimulatedStore(ObjectStore):
     def lose_reply(self, key: str, times: int = 1) -> None:
         self.rule("lost_reply", "create", key, times=times)
 
-    def outage(self, for_s: float | None = None) -> None:
-        """Until `recover`, or for a time."""
-        self._down = True
-        self.loop.record("store outage")
+    def outage(self, for_s: float | None = None, kind: str = "before") -> None:
+        """Until `recover`, or for a time. kind: "missing" for a bucket that is not there."""
+        self._down = kind
+        self.loop.record(f"store outage {kind}")
         if for_s is not None:
             self.loop.call_later(for_s, self.recover, context=contextvars.Context())
 
     def recover(self) -> None:
-        self._down = False
+        self._down = ""
         self.loop.record("store recovers")
 
     def land_late(self, pattern: str = "*") -> int:
@@ -161,7 +180,7 @@ class SimulatedStore(ObjectStore):
         return await self._read("date", "", self.loop.now_ms)
 
     async def close(self) -> None:
-        pass
+        await asyncio.sleep(0)
 
     # How a request goes.
 
@@ -181,7 +200,8 @@ class SimulatedStore(ObjectStore):
         return result
 
     async def _write(self, op: str, key: str, act: Callable[[], None]) -> None:
-        fault = self._draw(op, key, ("before", "throttled", "lost_reply", "late", "hang"))
+        kinds = WRITE_FAULTS if op == "create" else WRITE_FAULTS[:-1]
+        fault = self._draw(op, key, kinds)
         kind = "" if fault is None else fault.fault
         reply: asyncio.Future[StoreError | None] = self.loop.create_future()
         node = NODE.get()
@@ -220,7 +240,9 @@ class SimulatedStore(ObjectStore):
     def _draw(self, op: str, key: str, kinds: tuple[str, ...]) -> Rule | None:
         self.requests[op] += 1
         if self._down:
-            return Rule("before", op, key)
+            if self._down == "missing":
+                self.missing_at = self.loop.time()
+            return Rule(self._down, op, key)
         for rule in self._rules:
             mine = rule.op == op and fnmatchcase(key, rule.key) and rule.times > 0
             if mine and fnmatchcase(NODE.get(), rule.node) and rule.fault in kinds:
@@ -271,6 +293,10 @@ class _SimulatedUpload(Upload):
 
 
 def _error_of(fault: str, op: str, key: str) -> StoreError:
+    if fault == "missing":
+        return BucketMissing(f"{op} {key}: simulated 404 NoSuchBucket")
+    if fault == "conflict":
+        return PreconditionFailed(f"{op} {key}: simulated 409 ConditionalRequestConflict")
     if fault == "throttled":
         return Throttled(f"{op} {key}: simulated 503 SlowDown")
     return StoreUnavailable(f"{op} {key}: simulated {fault}")

@@ -24,7 +24,6 @@ def run_seed(
     """on_step: see `SimulatedLoop`; it decides then about crashes and pauses."""
     loop = SimulatedLoop(
         seed,
-        watched=("/wal/", "/objectstore/create") if on_step else (),
         on_step=(lambda node, places: on_step(loop, node, places)) if on_step else None,
     )
     rng = Random(seed)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from protocol import messages as m
@@ -52,13 +52,25 @@ class Topic:
 
 @dataclass
 class World:
-    """What every client is made with. stopping: begin nothing new, finish what was begun."""
+    """What every client is made with. stopping: begin nothing new, finish what was begun. busy:
+    not set in a lull, when clients stay connected and do nothing.
+    """
 
     loop: SimulatedLoop
     cluster: Cluster
     history: History
     stopping: asyncio.Event
     topics: dict[str, Topic] = field(default_factory=dict)
+    busy: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.busy.set()
+
+
+class Doing(Protocol):
+    """Who has something to do until the world stops."""
+
+    async def run(self) -> None: ...
 
 
 class Client:
@@ -121,7 +133,10 @@ class Client:
 
     def values(self, first: int, count: int) -> list[Record]:
         now = self.loop.now_ms()
-        fill = self.rng.randrange(10, 400) if self.rng.random() < 0.95 else 9000
+        dice = self.rng.random()
+        fill = self.rng.randrange(10, 400) if dice < 0.95 else 9000
+        if dice > 0.99 and self.world.cluster.large_batches:
+            fill = 70_000  # goes to an object of its own
         return [
             Record(i, now, None, f"{self.name}/{first}+{i}/".encode() + self.rng.randbytes(fill))
             for i in range(count)
@@ -201,7 +216,7 @@ class Producer(Client):
                 async with asyncio.timeout(self.rng.expovariate(1 / self._pace_s)):
                     await self._wake.wait()
             except TimeoutError:
-                if not self.stopping:
+                if not self.stopping and self.world.busy.is_set():
                     self._make()
 
     async def _begin(self) -> None:
@@ -322,6 +337,7 @@ class CarelessProducer(Client):
         made = 0
         while not self.stopping:
             await self.rest(1.5)
+            await self.world.busy.wait()
             connection = await self.connected()
             index = self.rng.randrange(self._topic.partitions)
             batch = encode_batch(self.values(made, 1))
