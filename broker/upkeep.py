@@ -78,7 +78,10 @@ class Upkeep:
         if self._round is not None:
             self._image_changed.set()
         self.reporter = Reporter(
-            storage.registry, storage.object_writer, append=storage.append_control
+            storage.registry,
+            storage.object_writer,
+            append=storage.append_control,
+            next_seq=lambda: storage.wal.next_seq,
         )
         self.collector = Collector(store or storage.store, _Rounds(rounds), rng=rng)
         self.rounds = Rounds(

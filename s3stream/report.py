@@ -1,8 +1,8 @@
 """An incarnation's answer to a round of deletion: what it held, written into its own log.
 
-It names what this incarnation referred to at any moment since its last report, and the lowest
-number of its own objects that is not settled. Both are taken in one step, so that an object is
-always in one of the two; it counts once the record is durable.
+It names what this incarnation referred to at any moment since its last report, what of its own log
+is on its way, and the lowest number of its own objects that is not settled. All are taken in one
+step, so that an object is always in one of them; it counts once the record is durable.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 from objectstore.errors import Corrupt
 from objectstore.store import ObjectStore
 from wal.format import Kind, read_blob
+from wal.keys import wal_log
 
 from .control import Report, encode_control
 from .object_writer import ObjectWriter
@@ -23,7 +24,10 @@ INLINE_KEYS = 500
 
 
 class Reporter:
-    """append: puts a control record into the log and returns, durable and folded, with its seq."""
+    """append: puts a control record into the log and returns, durable and folded, with its seq.
+
+    next_seq: of the log; the writer's.
+    """
 
     def __init__(
         self,
@@ -31,10 +35,12 @@ class Reporter:
         writer: ObjectWriter,
         *,
         append: Callable[[bytes], Awaitable[int]],
+        next_seq: Callable[[], int],
     ) -> None:
         self._registry = registry
         self._writer = writer
         self._append = append
+        self._next_seq = next_seq
         self._answered = -1
 
     async def answer(self, round_number: int) -> None:
@@ -45,6 +51,10 @@ class Reporter:
         if round_number <= self._answered:
             return
         number, keys = self._registry.references.begin_report()
+        # They may have been listed, and be adopted and trimmed past before this report is read.
+        own_log = wal_log(self._registry.incarnation)
+        on_its_way = range(self._registry.folded_seq + 1, self._next_seq())
+        keys.update(own_log.key(seq) for seq in on_its_way)
         lowest_unsettled = self._writer.numbers.lowest_unsettled
         held = sorted(keys)
         record = Report(round_number, lowest_unsettled, held)

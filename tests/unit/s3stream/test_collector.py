@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from objectstore.drivers.memory import MemoryStore
+from objectstore.store import Chunks
 from s3stream.collector import Collector, RoundResult
 from s3stream.compaction import CompactionConfig
 from s3stream.compaction.compactor import Compactor
@@ -31,8 +32,9 @@ from s3stream.metadata.records import BEFORE_ALL, BlobRef
 from s3stream.node_log import StreamStorage
 from s3stream.references import ObjectNumbers
 from s3stream.report import INLINE_KEYS, Reporter
+from s3stream.stream import Stream
 from s3stream.takeover import SourceRef, recover, write_recovery_object
-from wal.format import Kind, compose_blob
+from wal.format import BatchEntry, Kind, compose_blob
 from wal.keys import data_key, wal_log
 from wal.seal import end_log
 
@@ -112,7 +114,10 @@ class Cluster:
         self.nodes[incarnation] = node
         self.tasks[incarnation] = asyncio.create_task(node.run())
         self.reporters[incarnation] = Reporter(
-            node.registry, node.object_writer, append=node.append_control
+            node.registry,
+            node.object_writer,
+            append=node.append_control,
+            next_seq=lambda: node.wal.next_seq,
         )
         return node
 
@@ -237,6 +242,59 @@ def test_adopted_log_objects_stay_below_the_trim_until_nothing_names_them() -> N
         assert not set(homes) & set(await cluster.keys("wal/"))
 
     in_cluster(scenario)
+
+
+def test_a_log_object_on_its_way_while_its_maker_reports_is_not_lost_by_being_adopted() -> None:
+    """Listed, since it has landed; not folded, since one before it has not; trimmed when read."""
+
+    async def scenario(cluster: Cluster) -> None:
+        node = await cluster.start(0)
+        (stream,) = await node.open_streams([(1, 0, (0, 0, 0))])
+        cluster.partition(1, 0)
+        sent, late, landed = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        home = wal_log(0).key(2)
+        create = cluster.store.create
+
+        async def create_late(key: str, chunks: Chunks) -> None:
+            if key == wal_log(0).key(1):
+                sent.set()
+                await late.wait()
+            await create(key, chunks)
+            if key == home:
+                landed.set()
+
+        cluster.store.create = create_late  # type: ignore[method-assign]
+        producing = [asyncio.create_task(cluster.produce(0, 1, 1))]
+        await sent.wait()
+        large = make_entry(stream, value=bytes(600_000))
+        producing.append(asyncio.create_task(_append(stream, large)))
+        await landed.wait()
+        assert stream.high_watermark == 0
+
+        async def adopt_after_the_report() -> None:
+            number = cluster.image.rounds.open
+            assert number is not None
+            answering = asyncio.create_task(cluster.reporters[0].answer(number))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            late.set()
+            await asyncio.gather(answering, *producing)
+            await upload_now(node)
+            await cluster.produce(0, 1, 1)
+            assert node.wal.trim > 2
+
+        cluster.silent = {0}
+        cluster.on_begin = adopt_after_the_report
+        result = await cluster.collector.run_round()
+        assert not result.abandoned and home in await cluster.keys("wal/")
+        assert [one.object.key for one in stream.entry.ranges][1] == home
+        assert len(await cluster.read(0, 1)) > 600_000
+
+    in_cluster(scenario)
+
+
+async def _append(stream: Stream, entry: BatchEntry) -> None:
+    await stream.append(entry)
 
 
 def test_object_without_a_reference_goes_and_one_under_way_stays() -> None:
