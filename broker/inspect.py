@@ -23,6 +23,7 @@ from objectstore.errors import StoreError
 from objectstore.store import ObjectStore
 from s3stream.control import decode_control
 from s3stream.entries import PageRef
+from s3stream.history import decode_history
 from s3stream.index_pages import decode_entries
 from s3stream.metadata.records import decode_record
 from s3stream.metadata.snapshot import decode_image
@@ -210,6 +211,10 @@ def _blob(key: str, blob: Blob) -> Iterator[str]:
             yield from _snapshot(key, blob.body)
         case Kind.REPORT:
             yield from msgspec.msgpack.decode(blob.body, type=list[str])
+        case Kind.HISTORY:
+            stream_id, ranges = decode_history(blob.body, key)
+            yield f"stream {stream_id}: older ranges"
+            yield from (f"    {_object_range(one)}" for one in ranges)
         case Kind.RECOVERY:
             yield from _recovery(key, blob.body)
         case _:
@@ -242,6 +247,8 @@ def _entries(key: str, body: bytes | memoryview) -> Iterator[str]:
             f"{len(entry.producers)} producers, {entry.live.batch_count} batches live, "
             f"{entry.trimmed.batch_count} trimmed"
         )
+        for index in entry.history:
+            yield f"    {_object_range(index)}, an index of older ranges"
         for one in entry.ranges:
             yield f"    {_object_range(one)}"
     if gone:

@@ -10,10 +10,12 @@ Nothing here has a timer while nothing changed.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from random import Random
 
-from objectstore.errors import StoreUnavailable
+from objectstore.create import Backoff
+from objectstore.errors import StoreError, StoreUnavailable
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
 from protocol.errors import KafkaError
@@ -29,6 +31,13 @@ from wal.errors import LogError
 from wal.parallel import first_error
 
 from .config import BrokerConfig
+
+log = logging.getLogger(__name__)
+
+# Who still has not answered then delays that round until it is abandoned; the next one asks anew.
+REPORT_ATTEMPTS = 10
+REPORT_RETRY_BASE_S = 1.0
+REPORT_RETRY_CAP_S = 60.0
 
 
 class _Rounds:
@@ -73,12 +82,14 @@ class Upkeep:
         store: ObjectStore | None = None,
     ) -> None:
         self._decides = decides
+        self._rng = rng
         self._image_changed = asyncio.Event()
         self._round = rounds.image.rounds.open
         if self._round is not None:
             self._image_changed.set()
         self.reporter = Reporter(
             storage.registry,
+            storage.reader,
             storage.object_writer,
             append=storage.append_control,
             next_seq=lambda: storage.wal.next_seq,
@@ -140,8 +151,16 @@ class Upkeep:
         while True:
             await self._image_changed.wait()
             self._image_changed.clear()
-            if self._round is not None:
-                await self.reporter.answer(self._round)
+            backoff = Backoff(self._rng, REPORT_RETRY_BASE_S)
+            for _ in range(REPORT_ATTEMPTS):
+                if self._round is None:
+                    break
+                try:
+                    await self.reporter.answer(self._round)
+                    break
+                except StoreError as error:
+                    log.info("the report to a round of deletion is put off: %s", error)
+                    await asyncio.sleep(backoff.next_s(REPORT_RETRY_CAP_S))
 
     def _history_changed(self) -> None:
         """An upload, a merge or a trim: objects came, and others are not needed any more."""

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from wal.format import Kind
 
+from .archive import Archiver
 from .config import S3StreamConfig
 from .control import Checkpoint, encode_control
 from .entries import PageRef
@@ -27,7 +28,7 @@ from .registry import StreamRegistry, pages_of
 class Checkpointer:
     """append: puts a control record into the log and returns, durable and folded, with its seq.
 
-    set_trim: the log writer's.
+    set_trim: the log writer's. archiver: has its turn before each checkpoint.
     """
 
     def __init__(
@@ -38,17 +39,21 @@ class Checkpointer:
         *,
         append: Callable[[bytes], Awaitable[int]],
         set_trim: Callable[[int, int], None],
+        archiver: Archiver | None = None,
     ) -> None:
         self._registry = registry
         self._writer = writer
         self._config = config
         self._append = append
         self._set_trim = set_trim
+        self._archiver = archiver
         # Of the last checkpoint begun: `registry.changed` is relative to them.
         self._pages: list[PageRef] = []
 
     async def write(self) -> None:
         """One at a time, by one owner. Raises Fenced or LogClosed; trouble is waited out."""
+        if self._archiver is not None:
+            await self._archiver.run_once()
         registry = self._registry
         config = self._config
         as_of = registry.folded_seq

@@ -30,6 +30,7 @@ from wal.survey import survey
 
 from .control import Report, decode_control
 from .garbage import Candidate, Round, streams_by_holder
+from .history import read_history
 from .metadata.image import MetadataImage
 from .report import held_keys
 from .takeover import SourceRef, read_source
@@ -195,7 +196,10 @@ class Collector:
                 )
                 current.note_named(source.held)
                 for entry in source.entries.values():
-                    current.note_named(one.object.key for one in entry.ranges)
+                    current.note_named(one.object.key for one in [*entry.history, *entry.ranges])
+                    for index in entry.history:
+                        ranges = await read_history(self._store, index, entry.stream_id)
+                        current.note_named(one.object.key for one in ranges)
                     current.note_named(one.reference.key for one in entry.large)
 
     async def _read_on(self, incarnation: int, tail: _Tail, round_number: int) -> None:

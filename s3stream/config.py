@@ -33,6 +33,8 @@ class S3StreamConfig:
     delta_bytes: changes since the pages were written, at which pages are written anew, unless a
     quarter of the pages is more.
     inline_delta_bytes: a checkpoint's delta above it becomes an object of its own.
+    history_ranges: of one index object of a long history; history_keep: newest ranges that stay in
+    the stream's entry, where merging may still find them.
     block_cache_bytes: blocks of data objects in memory, for readers of history.
     producer_expiration_ms: a producer silent for as long is forgotten at the next upload.
     """
@@ -53,6 +55,8 @@ class S3StreamConfig:
     page_bytes: int = MIB
     delta_bytes: int = MIB
     inline_delta_bytes: int = 256 << 10
+    history_ranges: int = 512
+    history_keep: int = 256
     block_cache_bytes: int = 64 * MIB
     producer_expiration_ms: int = 86_400_000
     wal: WalConfig = field(default_factory=WalConfig)
@@ -68,6 +72,7 @@ class S3StreamConfig:
             "page_streams",
             "page_bytes",
             "delta_bytes",
+            "history_ranges",
             "producer_expiration_ms",
         ):
             if getattr(self, name) < 1:

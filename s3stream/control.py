@@ -18,7 +18,7 @@ from objectstore.errors import Corrupt
 
 from .entries import Appointment, PageRef
 from .metadata.records import BlobRef
-from .refs import ObjectRef
+from .refs import ObjectRange, ObjectRef
 
 CONTROL_VERSION = 1
 
@@ -89,6 +89,33 @@ class Compacted(_Control, frozen=True, tag="compacted"):
     added: list[ObjectRef]
 
 
+class ArchivedRanges(msgspec.Struct, array_like=True, frozen=True):
+    """The oldest `count` ranges that a stream has in line are in the index object of `index`.
+
+    digest: of those ranges, see `history`; where the stream has others, nothing happens.
+    """
+
+    stream_id: int
+    count: int
+    digest: bytes
+    index: ObjectRange
+
+
+class ShortenedIndex(msgspec.Struct, array_like=True, frozen=True):
+    """What a stream still has in its oldest index object, `key`, is in that of `index`."""
+
+    stream_id: int
+    key: str
+    index: ObjectRange
+
+
+class Archived(_Control, frozen=True, tag="archived"):
+    """Index objects of histories. What streams contain stays what it is, to the last batch."""
+
+    archived: list[ArchivedRanges]
+    shortened: list[ShortenedIndex] = []
+
+
 class Checkpoint(_Control, frozen=True, tag="checkpoint"):
     """The exact state after this log's objects up to and including `as_of_seq`.
 
@@ -117,7 +144,16 @@ class Report(_Control, frozen=True, tag="report"):
 
 
 Control: TypeAlias = (
-    Opening | Closing | Dropped | Uploaded | Adopted | Trimmed | Compacted | Checkpoint | Report
+    Opening
+    | Closing
+    | Dropped
+    | Uploaded
+    | Adopted
+    | Trimmed
+    | Compacted
+    | Archived
+    | Checkpoint
+    | Report
 )
 
 _encoder = msgspec.msgpack.Encoder()

@@ -77,7 +77,8 @@ class LargeBatch(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class StreamEntry(msgspec.Struct, array_like=True):
-    """ranges: by offset, without a gap, from the one that holds start_offset to next_offset.
+    """history, ranges: by offset, without a gap, from the one that holds start_offset to
+    next_offset; one of the history stands for all ranges in the index object that it names.
 
     uploaded_to: ranges from here on lie in objects of a log and await upload.
     leader_epochs: (epoch, its first offset), both rising.
@@ -99,9 +100,18 @@ class StreamEntry(msgspec.Struct, array_like=True):
     total: Tally = msgspec.field(default_factory=Tally)
     large: list[LargeBatch] = []
     closed: bool = False
+    history: list[ObjectRange] = []
+
+    def archived(self, offset: int) -> ObjectRange | None:
+        """The one of the history that holds `offset`; None: none does."""
+        position = bisect_right(self.history, offset, key=_end_offset)
+        return self.history[position] if position < len(self.history) else None
 
     def first_range(self, offset: int) -> int:
-        """Index of the range that holds `offset`; len(ranges) when none does."""
+        """Index of the range that holds `offset`; len(ranges) when none does.
+
+        offset: below what is in line, the first of that.
+        """
         return bisect_right(self.ranges, offset, key=_end_offset)
 
     def ranges_between(self, offset: int, end_offset: int) -> list[ObjectRange]:

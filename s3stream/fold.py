@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from objectstore.errors import Corrupt
 from wal.format import FOOTER_SIZE, HEADER_SIZE, ObjectIndex, ProducerUpdate, StreamRange
 
+from .control import ArchivedRanges, ShortenedIndex
 from .entries import (
     NO_TRANSACTION,
     PRODUCER_BATCHES,
@@ -21,6 +22,7 @@ from .entries import (
     StreamEntry,
     Tally,
 )
+from .history import digest
 from .refs import ObjectRange, ObjectRef, add_sums
 
 
@@ -230,17 +232,25 @@ def trim(entry: StreamEntry, start_offset: int) -> list[ObjectRange]:
 def _leave(entry: StreamEntry, below: int) -> list[ObjectRange]:
     """Take the leading ranges that end at or below both start offset and `below` out."""
     bound = min(entry.start_offset, below)
-    count = 0
-    while count < len(entry.ranges) and entry.ranges[count].end_offset <= bound:
-        count += 1
-    gone = entry.ranges[:count]
-    del entry.ranges[:count]
+    gone = _pass(entry.history, bound)
+    if not entry.history:
+        gone += _pass(entry.ranges, bound)
     for one in gone:
         entry.live.subtract(one)
         entry.trimmed.add(one)
     if gone:
         entry.uploaded_to = max(entry.uploaded_to, gone[-1].end_offset)
         entry.large = [one for one in entry.large if one.base_offset >= gone[-1].end_offset]
+    return gone
+
+
+def _pass(ranges: list[ObjectRange], bound: int) -> list[ObjectRange]:
+    """Those that end at or below the bound, taken out."""
+    count = 0
+    while count < len(ranges) and ranges[count].end_offset <= bound:
+        count += 1
+    gone = ranges[:count]
+    del ranges[:count]
     return gone
 
 
@@ -319,6 +329,8 @@ def compact(
     gone: list[ObjectRange] = []
     kept: list[ObjectRange] = []
     for one in added:
+        if entry.archived(max(one.base_offset, entry.start_offset)) is not None:
+            continue  # archived meanwhile, and merged no more
         first = entry.first_range(max(one.base_offset, entry.start_offset))
         last = first
         while last < len(entry.ranges) and entry.ranges[last].end_offset <= one.end_offset:
@@ -355,6 +367,59 @@ def _replace(
         entry.trimmed.subtract(one)
     entry.ranges[first:last] = kept
     return kept
+
+
+# Histories
+
+
+def archive(entry: StreamEntry, one: ArchivedRanges) -> list[ObjectRange]:
+    """Put the summary of its oldest ranges in their place; returns them, [] where they are others
+    by now.
+    """
+    ranges = entry.ranges[: one.count]
+    if (
+        entry.closed
+        or not ranges
+        or ranges[-1].end_offset > entry.uploaded_to
+        or digest(ranges) != one.digest
+    ):
+        return []
+    _check_same(entry, one.index, ranges)
+    del entry.ranges[: one.count]
+    entry.history.append(one.index)
+    return ranges
+
+
+def shorten(entry: StreamEntry, one: ShortenedIndex) -> ObjectRange | None:
+    """Put a shorter index object in the place of the oldest, which is returned; None where that
+    is another by now.
+    """
+    if entry.closed or not entry.history or entry.history[0].object.key != one.key:
+        return None
+    old, new = entry.history[0], one.index
+    if not (
+        new.end_offset == old.end_offset and old.base_offset < new.base_offset <= entry.start_offset
+    ):
+        raise Corrupt(
+            f"{new.object.key}: not what stream {entry.stream_id} from {entry.start_offset} on "
+            f"has in {one.key}"
+        )
+    entry.live.subtract(old)
+    entry.trimmed.add(old)
+    entry.live.add(new)
+    entry.trimmed.subtract(new)
+    entry.history[0] = new
+    return old
+
+
+def _check_same(entry: StreamEntry, index: ObjectRange, ranges: Sequence[ObjectRange]) -> None:
+    first, last = ranges[0], ranges[-1]
+    same_place = (index.base_offset, index.end_offset) == (first.base_offset, last.end_offset)
+    if not same_place or _tally([index]) != _tally(ranges):
+        raise Corrupt(
+            f"{index.object.key}: not what stream {entry.stream_id} has from {first.base_offset} "
+            f"to {last.end_offset}"
+        )
 
 
 def _tally(ranges: Sequence[ObjectRange]) -> Tally:

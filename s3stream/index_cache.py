@@ -1,14 +1,24 @@
-"""Decoded indexes of objects, kept within a bound; each is fetched once, whoever asks."""
+"""Decoded indexes of objects, and of histories, kept within a bound; each is fetched once,
+whoever asks.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from objectstore.errors import StoreUnavailable
 from objectstore.store import ObjectStore
 from wal.format import FOOTER_SIZE, ObjectIndex, read_index
+
+from .history import read_history
+from .refs import ObjectRange
+
+Decoded = TypeVar("Decoded")
+_Identity = tuple[str, bytes]
 
 INDEX_CACHE_BYTES = 32 << 20
 # Decoded, an index takes about this many times its bytes in the object.
@@ -22,8 +32,9 @@ class IndexCache:
         self._store = store
         self._max_bytes = max_bytes
         self.size_bytes = 0
-        self._indexes: OrderedDict[tuple[str, bytes], tuple[ObjectIndex, int]] = OrderedDict()
-        self._flights: dict[tuple[str, bytes], _Flight] = {}
+        # By key and write id, which tell of what kind it is: (decoded, estimated bytes).
+        self._indexes: OrderedDict[_Identity, tuple[Any, int]] = OrderedDict()
+        self._flights: dict[_Identity, _Flight] = {}
 
     async def get(
         self, key: str, write_id: bytes, size_bytes: int, index_size: int | None
@@ -32,26 +43,53 @@ class IndexCache:
 
         Raises NotFound, Corrupt naming the key, or what else the store raises.
         """
-        identity = (key, write_id)
+
+        async def fetch() -> tuple[ObjectIndex, int]:
+            index = await read_index(self._store, key, size_bytes, write_id, index_size=index_size)
+            stored_bytes = index_size if index_size is not None else 100 * len(index.ranges)
+            return index, stored_bytes + FOOTER_SIZE
+
+        return await self._get((key, write_id), fetch)
+
+    async def history(self, index: ObjectRange, stream_id: int) -> list[ObjectRange]:
+        """The ranges in an index object of a history; leave them unchanged. Raises as `get`."""
+        ref = index.object
+
+        async def fetch() -> tuple[list[ObjectRange], int]:
+            return await read_history(self._store, index, stream_id), ref.size_bytes
+
+        return await self._get((ref.key, ref.write_id), fetch)
+
+    def known_history(self, index: ObjectRange) -> list[ObjectRange] | None:
+        """As `history`, where it is in memory."""
+        found = self._indexes.get((index.object.key, index.object.write_id))
+        return None if found is None else found[0]
+
+    async def _get(
+        self, identity: _Identity, fetch: Callable[[], Coroutine[Any, Any, tuple[Decoded, int]]]
+    ) -> Decoded:
+        """fetch: gives what is kept under `identity`, and its bytes in the store."""
         found = self._indexes.get(identity)
         if found is not None:
             self._indexes.move_to_end(identity)
-            return found[0]
+            decoded: Decoded = found[0]
+            return decoded
         flight = self._flights.get(identity)
         if flight is None:
             task = asyncio.get_running_loop().create_task(
-                self._fetch(key, write_id, size_bytes, index_size), name=f"index {key}"
+                self._fetch(identity, fetch), name=f"index {identity[0]}"
             )
             flight = _Flight(task)
             self._flights[identity] = flight
             task.add_done_callback(lambda task: self._landed(identity, task))
         flight.readers += 1
         try:
-            return await asyncio.shield(flight.task)
+            landed: Decoded = await asyncio.shield(flight.task)
+            return landed
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if flight.task.cancelled() and current is not None and not current.cancelling():
-                raise StoreUnavailable(f"{key}: the reader was closed") from None
+                raise StoreUnavailable(f"{identity[0]}: the reader was closed") from None
             raise
         finally:
             flight.readers -= 1
@@ -60,7 +98,7 @@ class IndexCache:
                     del self._flights[identity]
                 flight.task.cancel()
 
-    def _landed(self, identity: tuple[str, bytes], task: asyncio.Task[ObjectIndex]) -> None:
+    def _landed(self, identity: _Identity, task: asyncio.Task[Any]) -> None:
         flight = self._flights.get(identity)
         if flight is not None and flight.task is task:
             del self._flights[identity]
@@ -68,17 +106,16 @@ class IndexCache:
             task.exception()  # its readers may all have gone
 
     async def _fetch(
-        self, key: str, write_id: bytes, size_bytes: int, index_size: int | None
-    ) -> ObjectIndex:
-        index = await read_index(self._store, key, size_bytes, write_id, index_size=index_size)
-        stored_bytes = index_size if index_size is not None else 100 * len(index.ranges)
-        cost = (stored_bytes + FOOTER_SIZE) * DECODED_FACTOR
-        self._indexes[(key, write_id)] = (index, cost)
+        self, identity: _Identity, fetch: Callable[[], Coroutine[Any, Any, tuple[Decoded, int]]]
+    ) -> Decoded:
+        decoded, stored_bytes = await fetch()
+        cost = stored_bytes * DECODED_FACTOR
+        self._indexes[identity] = (decoded, cost)
         self.size_bytes += cost
         while self.size_bytes > self._max_bytes and len(self._indexes) > 1:
             _, (_, evicted) = self._indexes.popitem(last=False)
             self.size_bytes -= evicted
-        return index
+        return decoded
 
     def forget(self, key: str, write_id: bytes) -> None:
         found = self._indexes.pop((key, write_id), None)
@@ -95,5 +132,5 @@ class IndexCache:
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    task: asyncio.Task[ObjectIndex]
+    task: asyncio.Task[Any]
     readers: int = 0

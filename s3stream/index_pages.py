@@ -15,16 +15,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from msgspec.structs import astuple, replace
+from msgspec.structs import replace
 
 from objectstore.errors import Corrupt
 
 from .entries import PageRef, StreamEntry
+from .history import ObjectTable, StoredRange
 from .refs import ObjectRange, ObjectRef
 
-FORMAT_VERSION = 1
-
-_StoredRange = tuple[int, int, int, int, int, int, int, int, int, int, bytes]
+FORMAT_VERSION = 2
+# Version 1 knew no history: the field's default is what it meant.
+_READ_VERSIONS = (1, 2)
 
 
 class _Stored(msgspec.Struct, array_like=True):
@@ -33,7 +34,7 @@ class _Stored(msgspec.Struct, array_like=True):
     version: int
     objects: list[ObjectRef]
     entries: list[StreamEntry]
-    ranges: list[list[_StoredRange]]
+    ranges: list[list[StoredRange]]
     gone: list[int]
 
 
@@ -52,22 +53,13 @@ _decoder = msgspec.msgpack.Decoder(_Stored)
 
 def encode_entries(entries: Iterable[StreamEntry], gone: Iterable[int] = ()) -> bytes:
     """entries: by stream id. They are copied: later changes do not show."""
-    numbers: dict[str, int] = {}
-    objects: list[ObjectRef] = []
+    table = ObjectTable()
     bare: list[StreamEntry] = []
-    ranges: list[list[_StoredRange]] = []
+    ranges: list[list[StoredRange]] = []
     for entry in entries:
-        stored: list[_StoredRange] = []
-        for one in entry.ranges:
-            ref, *rest = astuple(one)
-            number = numbers.get(ref.key)
-            if number is None:
-                number = numbers[ref.key] = len(objects)
-                objects.append(ref)
-            stored.append((number, *rest))
-        ranges.append(stored)
+        ranges.append([table.stored(one) for one in entry.ranges])
         bare.append(replace(entry, ranges=[]))
-    return _encoder.encode(_Stored(FORMAT_VERSION, objects, bare, ranges, list(gone)))
+    return _encoder.encode(_Stored(FORMAT_VERSION, table.objects, bare, ranges, list(gone)))
 
 
 def decode_entries(data: bytes | memoryview, where: str) -> tuple[list[StreamEntry], list[int]]:
@@ -76,7 +68,7 @@ def decode_entries(data: bytes | memoryview, where: str) -> tuple[list[StreamEnt
         stored = _decoder.decode(data)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise Corrupt(f"{where}: unreadable stream entries: {error}") from error
-    if stored.version != FORMAT_VERSION:
+    if stored.version not in _READ_VERSIONS:
         raise Corrupt(
             f"{where}: stream entries of format {stored.version}, this version reads "
             f"{FORMAT_VERSION}; start the newer version that wrote it"
@@ -94,8 +86,9 @@ def decode_entries(data: bytes | memoryview, where: str) -> tuple[list[StreamEnt
 
 
 def _check_contiguous(entry: StreamEntry, where: str) -> None:
-    expected = entry.ranges[0].base_offset if entry.ranges else entry.next_offset
-    for one in entry.ranges:
+    both = [*entry.history, *entry.ranges]
+    expected = both[0].base_offset if both else entry.next_offset
+    for one in both:
         if one.base_offset != expected or one.end_offset <= one.base_offset:
             raise Corrupt(
                 f"{where}: stream {entry.stream_id} has a range at {one.base_offset}, expected "
@@ -127,6 +120,7 @@ def split(entries: Iterable[StreamEntry], streams: int, size_bytes: int) -> Iter
             batch, weight = [], 0
         batch.append(entry)
         weight += 200 + 64 * len(entry.ranges) + 64 * len(entry.producers)
+        weight += 128 * len(entry.history)
     if batch:
         yield _part(batch)
 

@@ -24,6 +24,7 @@ from wal.parallel import first_error
 from wal.writer import DurableObject, LogWriter
 
 from .adoption import is_adopted
+from .archive import Archiver
 from .back_pressure import Admission, BackPressure
 from .block_cache import BlockCache
 from .checkpoint import Checkpointer
@@ -108,12 +109,20 @@ class StreamStorage:
             rng=rng,
             on_trouble=on_upload_trouble,
         )
+        self.archiver = Archiver(
+            self.registry,
+            self.reader,
+            self.object_writer,
+            config,
+            append=self.append_control,
+        )
         self.checkpointer = Checkpointer(
             self.registry,
             self.object_writer,
             config,
             append=self.append_control,
             set_trim=self.wal.set_trim,
+            archiver=self.archiver,
         )
         self.pressure = BackPressure(
             config.log_cache_bytes,

@@ -138,6 +138,14 @@ class ObjectReader:
         """The object's index, checked; single flight. Raises NotFound, Corrupt naming the key."""
         return await self._indexes.get(ref.key, ref.write_id, ref.size_bytes, ref.index_size)
 
+    async def history(self, index: ObjectRange, stream_id: int) -> list[ObjectRange]:
+        """The ranges in an index object of a stream's history; raises as `index`."""
+        return await self._indexes.history(index, stream_id)
+
+    def known_history(self, index: ObjectRange) -> list[ObjectRange] | None:
+        """As `history`, without asking the store; None: it would have to be asked."""
+        return self._indexes.known_history(index)
+
     def forget(self, ref: ObjectRef) -> None:
         """Drop what is known of an object that is being deleted or was not found."""
         self._indexes.forget(ref.key, ref.write_id)

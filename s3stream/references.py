@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 from wal.keys import parse_data_key
 
+from .refs import ObjectRange
+
 
 class References:
     """Counted references by key."""
@@ -21,6 +23,8 @@ class References:
         # Key -> number of the report that was under way, or next, when its last reference went.
         self._released: dict[str, int] = {}
         self._reports = 0
+        # Index objects of histories, by stream: what they name is held by them.
+        self._histories: dict[str, tuple[int, ObjectRange]] = {}
 
     def __contains__(self, key: str) -> bool:
         return key in self._counts
@@ -40,6 +44,18 @@ class References:
         for key in keys:
             self.hold(key)
 
+    def count(self, key: str) -> int:
+        """How often it is referred to."""
+        return self._counts.get(key, 0)
+
+    def hold_history(self, stream_id: int, index: ObjectRange) -> None:
+        self._histories[index.object.key] = (stream_id, index)
+        self.hold(index.object.key)
+
+    def histories(self, keys: Iterable[str]) -> list[tuple[int, ObjectRange]]:
+        """Those among the keys that are index objects of a history, with their streams."""
+        return [self._histories[key] for key in keys if key in self._histories]
+
     def release_all(self, keys: Iterable[str]) -> None:
         for key in keys:
             self.release(key)
@@ -57,6 +73,9 @@ class References:
     def report_durable(self, number: int) -> None:
         """The report with that number counts: what was released before it began is forgotten."""
         self._released = {key: at for key, at in self._released.items() if at > number}
+        for key in [one for one in self._histories if one not in self._counts]:
+            if key not in self._released:
+                del self._histories[key]
 
 
 class ObjectNumbers:

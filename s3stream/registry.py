@@ -20,6 +20,7 @@ from wal.format import ObjectIndex, StreamRange
 from . import fold
 from .control import (
     Adopted,
+    Archived,
     Checkpoint,
     Closing,
     Compacted,
@@ -91,6 +92,7 @@ class StreamRegistry:
             Adopted: self._fold_uploaded,
             Trimmed: self._fold_trimmed,
             Compacted: self._fold_compacted,
+            Archived: self._fold_archived,
             Checkpoint: self._fold_checkpoint,
             Report: self._fold_report,
         }
@@ -262,6 +264,23 @@ class StreamRegistry:
                 self._exchange(*fold.compact(entry, removed, pieces))
                 folded.streams[stream_id] = None
 
+    def _fold_archived(self, control: Archived, seq: int, key: str, folded: Folded) -> None:
+        for one in control.archived:
+            entry = self.entries.get(one.stream_id)
+            ranges = fold.archive(entry, one) if entry is not None else []
+            if ranges:
+                self.references.hold_history(one.stream_id, one.index)
+                self.references.release_all(old.object.key for old in ranges)
+                folded.streams[one.stream_id] = None
+        for shorter in control.shortened:
+            entry = self.entries.get(shorter.stream_id)
+            old = fold.shorten(entry, shorter) if entry is not None else None
+            if old is not None:
+                self.references.hold_history(shorter.stream_id, shorter.index)
+                self.references.release(old.object.key)
+                folded.streams[shorter.stream_id] = None
+                folded.history = True
+
     def _fold_checkpoint(self, control: Checkpoint, seq: int, key: str, folded: Folded) -> None:
         older = self.checkpoint
         self.references.hold_all(checkpoint_keys(control))
@@ -309,10 +328,13 @@ class StreamRegistry:
 
     def _adopt(self, entry: StreamEntry) -> None:
         self.entries[entry.stream_id] = entry
+        for index in entry.history:
+            self.references.hold_history(entry.stream_id, index)
         self.references.hold_all(one.object.key for one in entry.ranges)
         self.references.hold_all(one.reference.key for one in entry.large)
 
     def _let_go(self, entry: StreamEntry) -> None:
+        self.references.release_all(one.object.key for one in entry.history)
         self.references.release_all(one.object.key for one in entry.ranges)
         self.references.release_all(one.reference.key for one in entry.large)
 

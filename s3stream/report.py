@@ -15,12 +15,16 @@ from objectstore.errors import Corrupt
 from objectstore.store import ObjectStore
 from wal.format import Kind, read_blob
 from wal.keys import wal_log
+from wal.parallel import each_of
 
 from .control import Report, encode_control
+from .object_reader import ObjectReader
 from .object_writer import ObjectWriter
+from .refs import ObjectRange
 from .registry import StreamRegistry
 
 INLINE_KEYS = 500
+READS_AT_ONCE = 8
 
 
 class Reporter:
@@ -32,12 +36,14 @@ class Reporter:
     def __init__(
         self,
         registry: StreamRegistry,
+        reader: ObjectReader,
         writer: ObjectWriter,
         *,
         append: Callable[[bytes], Awaitable[int]],
         next_seq: Callable[[], int],
     ) -> None:
         self._registry = registry
+        self._reader = reader
         self._writer = writer
         self._append = append
         self._next_seq = next_seq
@@ -46,7 +52,8 @@ class Reporter:
     async def answer(self, round_number: int) -> None:
         """Report to that round, once; durable when it returns. One call at a time.
 
-        Raises Fenced or LogClosed; trouble of the store is waited out.
+        Raises Fenced or LogClosed, or what reading an index object of a history raises; trouble
+        with writing is waited out.
         """
         if round_number <= self._answered:
             return
@@ -56,7 +63,7 @@ class Reporter:
         on_its_way = range(self._registry.folded_seq + 1, self._next_seq())
         keys.update(own_log.key(seq) for seq in on_its_way)
         lowest_unsettled = self._writer.numbers.lowest_unsettled
-        held = sorted(keys)
+        held = sorted(keys | await self._named_by_histories(keys))
         record = Report(round_number, lowest_unsettled, held)
         numbers: list[int] = []
         if len(held) > INLINE_KEYS:
@@ -68,6 +75,17 @@ class Reporter:
         self._registry.references.report_durable(number)
         # Only this round reads it, and it was not there when the round listed its candidates.
         self._writer.numbers.settle(numbers)
+
+    async def _named_by_histories(self, keys: set[str]) -> set[str]:
+        """What the index objects among the keys name: it is held as long as they are."""
+
+        async def read(one: tuple[int, ObjectRange]) -> set[str]:
+            stream_id, index = one
+            ranges = await self._reader.history(index, stream_id)
+            return {found.object.key for found in ranges}
+
+        histories = self._registry.references.histories(sorted(keys))
+        return set().union(*await each_of(read, histories, READS_AT_ONCE))
 
 
 async def held_keys(store: ObjectStore, report: Report) -> list[str]:

@@ -10,6 +10,7 @@ entry, which the fold alone changes.
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -155,13 +156,14 @@ class Stream:
             until = end_offset
             if cached_from is not None and offset < cached_from:
                 until = min(until, cached_from)
-            ranges = self.entry.ranges_between(offset, until)
-            if not ranges or ranges[0].base_offset > offset:
-                self._check_in_range(offset)
-                raise Corrupt(f"stream {self.stream_id}: nothing is stored for offset {offset}")
             if not first and max_bytes <= 0:
                 return [], offset
+            ranges: list[ObjectRange] = []
             try:
+                ranges = await self.ranges_at(offset, until)
+                if not ranges or ranges[0].base_offset > offset:
+                    self._check_in_range(offset)
+                    raise Corrupt(f"stream {self.stream_id}: nothing is stored for offset {offset}")
                 batches, next_offset = await self._reader.read_run(
                     self.stream_id, ranges, offset, until, max_bytes
                 )
@@ -172,7 +174,8 @@ class Stream:
                     )
             except NotFound:
                 # Compacted away between look-up and read, perhaps: look where it lies now.
-                if attempt == 2 or self.entry.ranges_between(offset, until) == ranges:
+                self._check_in_range(offset)
+                if attempt == 2 or (ranges and await self.ranges_at(offset, until) == ranges):
                     raise
                 continue
             if not batches or (not first and len(batches[0]) > max_bytes):
@@ -185,8 +188,27 @@ class Stream:
             return batches, next_offset
         raise AssertionError("unreachable")
 
+    async def ranges_at(self, offset: int, end_offset: int) -> list[ObjectRange]:
+        """Those that overlap [offset, end_offset), from the one that holds `offset` on; at the end
+        of an index object of the history perhaps not all.
+
+        Asks the store for that index object at most. Raises as `ObjectReader.history`.
+        """
+        archived = self.entry.archived(offset)
+        if archived is None:
+            return self.entry.ranges_between(offset, end_offset)
+        return _between(await self.history_of(archived), offset, end_offset)
+
+    async def history_of(self, archived: ObjectRange) -> list[ObjectRange]:
+        """The ranges that one of the entry's history stands for; raises as `ranges_at`."""
+        return await self._reader.history(archived, self.stream_id)
+
     def _stored_from(self, offset: int) -> list[ObjectRange]:
         """The ranges from `offset` on that the log cache does not have."""
+        archived = self.entry.archived(offset)
+        if archived is not None:
+            known = self._reader.known_history(archived)
+            return _between(known, offset, archived.end_offset) if known is not None else []
         cached_from = self._cached.first_offset
         end = self.entry.next_offset if cached_from is None else cached_from
         return self.entry.ranges_between(offset, end) if offset < end else []
@@ -207,20 +229,25 @@ class Stream:
         offset = from_offset
         while True:
             offset = max(self.start_offset, offset)
-            candidates = [
-                one
-                for one in self.entry.ranges_between(offset, self.high_watermark)
-                if one.max_timestamp >= timestamp_ms
-            ]
-            if not candidates:
+            entry = self.entry
+            archived = _late_enough(entry.history, offset, timestamp_ms)
+            one = archived or _late_enough(entry.ranges, offset, timestamp_ms)
+            if one is None:
                 return None
-            one = candidates[0]
+            named = one
             try:
+                if archived is not None:
+                    within = await self.history_of(archived)
+                    one = _late_enough(within, offset, timestamp_ms)
+                    if one is None:
+                        # Only what lies below the start was late enough.
+                        offset = archived.end_offset
+                        continue
                 batch = await self._first_of(one, offset, timestamp_ms)
             except OffsetOutOfRange:
                 continue  # trimmed meanwhile
             except NotFound:
-                if one in self.entry.ranges:
+                if named in (entry.ranges if archived is None else entry.history):
                     raise
                 continue  # compacted away meanwhile
             if batch is not None:
@@ -231,7 +258,7 @@ class Stream:
     async def _first_of(
         self, one: ObjectRange, offset: int, timestamp_ms: int
     ) -> memoryview | None:
-        for narrow in await self._narrowed(one.base_offset, one.end_offset, one.object.key):
+        for narrow in await self.parts_of(one):
             if narrow.max_timestamp < timestamp_ms or narrow.end_offset <= offset:
                 continue
             start = max(narrow.base_offset, offset)
@@ -250,11 +277,16 @@ class Stream:
 
     async def _max_timestamp(self, start: int) -> tuple[int, int, memoryview] | None:
         best: tuple[int, int] | None = None
-        for one in self.entry.ranges_between(start, self.high_watermark):
-            if best is not None and one.max_timestamp <= best[0]:
+        left = [*self.entry.history, *self.entry.ranges][::-1]
+        while left:
+            one = left.pop()
+            if one.end_offset <= start or (best is not None and one.max_timestamp <= best[0]):
                 continue
             if one.max_timestamp_offset >= start:
                 best = (one.max_timestamp, one.max_timestamp_offset)
+                continue
+            if one in self.entry.history:
+                left += (await self.history_of(one))[::-1]
                 continue
             for view in await self.fetch(start, one.end_offset, _WHOLE):
                 for _, header in iter_headers(view):
@@ -264,13 +296,6 @@ class Stream:
             return None
         batches = await self.fetch(best[1], best[1] + 1, 1)
         return best[0], best[1], batches[0]
-
-    async def _narrowed(self, base_offset: int, end_offset: int, key: str) -> Sequence[Aged]:
-        """The parts of one range with their newest timestamps: blocks, or batches in memory."""
-        for one in self.entry.ranges_between(base_offset, end_offset):
-            if one.object.key == key:
-                return await self.parts_of(one)
-        return []
 
     async def parts_of(self, one: ObjectRange) -> Sequence[Aged]:
         """The blocks of one of its ranges, by offset; its batches where they are in memory.
@@ -324,6 +349,25 @@ class Stream:
         """The fold changed the entry."""
         for callback in self.on_advance:
             callback(self)
+
+
+def _between(ranges: Sequence[ObjectRange], offset: int, end_offset: int) -> list[ObjectRange]:
+    first = bisect_right(ranges, offset, key=_end_offset)
+    return [one for one in ranges[first:] if one.base_offset < end_offset]
+
+
+def _late_enough(
+    ranges: Sequence[ObjectRange], offset: int, timestamp_ms: int
+) -> ObjectRange | None:
+    """The first that reaches beyond `offset` and has a batch of that time or later."""
+    for one in ranges[bisect_right(ranges, offset, key=_end_offset) :]:
+        if one.max_timestamp >= timestamp_ms:
+            return one
+    return None
+
+
+def _end_offset(one: ObjectRange) -> int:
+    return one.end_offset
 
 
 def _next_offset(batch: memoryview) -> int:

@@ -80,15 +80,31 @@ class LogStarts:
             return log_start
         excess = -1
         if retention_bytes is not None:
-            excess = sum(one.size_bytes for one in entry.ranges) - retention_bytes
-        ranges = list(entry.ranges)
+            excess = sum(one.size_bytes for one in [*entry.history, *entry.ranges])
+            excess -= retention_bytes
+        ranges = [*entry.history, *entry.ranges]
         found = reached(ranges, log_start, excess, retention_ms, now_ms)
         if found.stays == len(ranges):
             return found.start
         one = ranges[found.stays]
         if one.batch_count == 1 or not self._may_go(stream.stream_id, one, found, config, now_ms):
             return found.start
-        return await self._within_range(stream, one, found, config, now_ms)
+        if self._indexes_left <= 0:
+            return found.start
+        self._indexes_left -= 1
+        within = found
+        if found.stays < len(entry.history):
+            archived = await stream.history_of(one)
+            within = reached(archived, found.start, found.excess, retention_ms, now_ms)
+            if within.stays == len(archived):
+                return within.start
+            one = archived[within.stays]
+        start, oldest = await self._within_range(stream, one, within, config, now_ms)
+        if oldest is not None:
+            oldest.within = _identity(ranges[found.stays])
+            oldest.above_bytes += found.excess - within.excess
+            self._oldest[stream.stream_id] = oldest
+        return start
 
     def _may_go(
         self, stream_id: int, one: ObjectRange, found: Reached, config: TopicConfig, now_ms: int
@@ -111,14 +127,12 @@ class LogStarts:
 
     async def _within_range(
         self, stream: Stream, one: ObjectRange, found: Reached, config: TopicConfig, now_ms: int
-    ) -> int:
-        if self._indexes_left <= 0:
-            return found.start
-        self._indexes_left -= 1
+    ) -> tuple[int, _Oldest | None]:
+        """(new start, what goes next, as far as it is known)."""
         parts = await stream.parts_of(one)
         inner = reached(parts, found.start, found.excess, config.retention_ms, now_ms)
         if inner.stays == len(parts):
-            return inner.start  # they say less of the range than it says itself
+            return inner.start, None  # they say less of the range than it says itself
         part = parts[inner.stays]
         start, excess, above = inner.start, inner.excess, part.size_bytes
         newest = newest_of(parts, inner.stays)
@@ -128,7 +142,7 @@ class LogStarts:
             if since >= 0 and now_ms - since <= config.retention_ms + config.segment_ms:
                 newest = since + config.segment_ms
             elif self._blocks_left <= 0:
-                return start
+                return start, None
             else:
                 self._blocks_left -= 1
                 batches = await stream.batches_of(one, part.base_offset, part.end_offset)
@@ -142,13 +156,9 @@ class LogStarts:
                 if inner.stays < len(rolled):
                     newest = newest_of(rolled, inner.stays)
                     above = rolled[inner.stays].size_bytes
-        self._oldest[stream.stream_id] = _Oldest(
-            max(start, one.base_offset),
-            newest,
-            found.excess - excess + above,
-            _identity(one),
+        return start, _Oldest(
+            max(start, one.base_offset), newest, found.excess - excess + above, _identity(one)
         )
-        return start
 
 
 def _identity(one: ObjectRange) -> tuple[str, int, int]:

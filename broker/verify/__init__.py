@@ -107,7 +107,13 @@ class Chain:
         self.unsealed: set[int] = set()
 
     async def view(self, place: PartitionPlace) -> StreamView | None:
-        """None: the partition was never opened."""
+        """With all of its ranges. None: the partition was never opened."""
+        found = await self._view(place)
+        if found is not None:
+            await found.expand(self._store)
+        return found
+
+    async def _view(self, place: PartitionPlace) -> StreamView | None:
         if place.leader != NO_LEADER and not self._has_recovery(place.leader):
             held = (await self._log(place.leader)).get(place.stream_id)
             # An opening that answers this very appointment; an older one is another's business.

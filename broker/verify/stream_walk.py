@@ -3,7 +3,9 @@
     held     ranges that the stream has      appended, less what a trim dropped
     total    all that was ever appended       held + trimmed, modulo 2^128, at every step
 
-An upload or a merge may only put ranges in the place of others that are the same batches.
+An upload or a merge may only put ranges in the place of others that are the same batches. What
+index objects hold of a long history is one range here, until it is asked for: those that counted
+on the way may be gone by now.
 """
 
 from __future__ import annotations
@@ -15,17 +17,21 @@ import msgspec
 from objectstore.store import ObjectStore
 from s3stream.control import (
     Adopted,
+    Archived,
+    ArchivedRanges,
     Checkpoint,
     Closing,
     Compacted,
     Dropped,
     Opening,
+    ShortenedIndex,
     Trimmed,
     Uploaded,
     decode_control,
 )
 from s3stream.entries import PageRef, StreamEntry
 from s3stream.fold import object_ranges, ranges_by_stream, ref_of
+from s3stream.history import digest, read_history
 from s3stream.index_pages import decode_entries
 from s3stream.metadata.records import BlobRef
 from s3stream.refs import ObjectRange, ObjectRef
@@ -39,6 +45,8 @@ _Recovery = tuple[int, int, int, list[PageRef], list[PageRef], bytes, list[int]]
 
 @dataclass(slots=True)
 class StreamView:
+    """history: summaries of index objects, before `ranges`; [] once `expand` has read them."""
+
     stream_id: int
     appointment: tuple[int, int, int]
     start_offset: int = 0
@@ -49,6 +57,7 @@ class StreamView:
     total: Amount = field(default_factory=Amount)
     epoch: int = -1
     closed: bool = False
+    history: list[ObjectRange] = field(default_factory=list)
 
     def append(self, one: ObjectRange) -> None:
         if self.closed:
@@ -101,13 +110,55 @@ class StreamView:
     def compacted(self, removed: frozenset[str], added: list[ObjectRange]) -> None:
         if not self.closed:
             for one in added:
-                self._put([one], removed)
+                # What was archived is merged no more.
+                if not self.history or one.base_offset >= self.history[-1].end_offset:
+                    self._put([one], removed)
+
+    def archived(self, one: ArchivedRanges) -> None:
+        """Void where the ranges are others by now."""
+        ranges = self.ranges[: one.count]
+        if self.closed or not ranges or digest(ranges) != one.digest:
+            return
+        ends = (ranges[0].base_offset, ranges[-1].end_offset)
+        if ranges[-1].end_offset > self.uploaded_to:
+            return
+        if (one.index.base_offset, one.index.end_offset) != ends or Amount.of(one.index) != total(
+            ranges
+        ):
+            raise Fault(f"{one.index.object.key}: not the history of stream {self.stream_id}")
+        del self.ranges[: one.count]
+        self.history.append(one.index)
+
+    def shortened(self, one: ShortenedIndex) -> None:
+        """Void where the oldest index object is another by now."""
+        if self.closed or not self.history or self.history[0].object.key != one.key:
+            return
+        old = self.history[0]
+        if (
+            one.index.end_offset != old.end_offset
+            or not old.base_offset < one.index.base_offset <= self.start_offset
+        ):
+            raise Fault(
+                f"{one.index.object.key}: leaves out of the history of stream {self.stream_id} "
+                f"what is not below {self.start_offset}"
+            )
+        self.trimmed = self.trimmed + Amount.of(old) - Amount.of(one.index)
+        self.history[0] = one.index
+
+    async def expand(self, store: ObjectStore) -> None:
+        """Read the history's index objects; each must hold what its summary says."""
+        older = []
+        for index in self.history:
+            older += await read_history(store, index, self.stream_id)
+        self.ranges[:0] = older
+        self.history = []
 
     def _leave(self, below: int) -> None:
-        while self.ranges and self.ranges[0].end_offset <= below:
-            gone = self.ranges.pop(0)
-            self.trimmed = self.trimmed + Amount.of(gone)
-            self.uploaded_to = max(self.uploaded_to, gone.end_offset)
+        for ranges in (self.history, self.ranges):
+            while ranges and ranges[0].end_offset <= below:
+                gone = ranges.pop(0)
+                self.trimmed = self.trimmed + Amount.of(gone)
+                self.uploaded_to = max(self.uploaded_to, gone.end_offset)
 
     def _put(self, added: list[ObjectRange], removed: frozenset[str] | None) -> bool:
         """removed: keys that may be replaced; None: what awaits upload may. False: not ours."""
@@ -137,9 +188,10 @@ class StreamView:
 def view_of(entry: StreamEntry, key: str) -> StreamView:
     """Raises Fault where the entry does not add up."""
     live, trimmed, whole = (Amount.of(t) for t in (entry.live, entry.trimmed, entry.total))
-    if live != total(entry.ranges) or live + trimmed != whole:
+    both = [*entry.history, *entry.ranges]
+    if live != total(both) or live + trimmed != whole:
         raise Fault(f"{key}: live and trimmed of stream {entry.stream_id} are not its total")
-    epoch = entry.ranges[-1].last_leader_epoch if entry.ranges else -1
+    epoch = both[-1].last_leader_epoch if both else -1
     return StreamView(
         entry.stream_id,
         entry.appointment,
@@ -151,6 +203,7 @@ def view_of(entry: StreamEntry, key: str) -> StreamView:
         whole,
         epoch,
         entry.closed,
+        list(entry.history),
     )
 
 
@@ -252,6 +305,13 @@ async def _fold(store: ObjectStore, views: dict[int, StreamView], one: LogRecord
                 for stream_id, ranges in (await _objects(store, control.added)).items():
                     if stream_id in views:
                         views[stream_id].compacted(removed, ranges)
+            case Archived():
+                for longer in control.archived:
+                    if longer.stream_id in views:
+                        views[longer.stream_id].archived(longer)
+                for shorter in control.shortened:
+                    if shorter.stream_id in views:
+                        views[shorter.stream_id].shortened(shorter)
             case _:
                 pass
     ref = ref_of(one.key, one.header.write_id, one.size_bytes, one.index)

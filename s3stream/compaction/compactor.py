@@ -108,7 +108,8 @@ class Compactor:
         """Wait for as long as merging must; True when something new came meanwhile."""
         while (left_s := self._put_off_s()) > 0:
             try:
-                async with asyncio.timeout(left_s):
+                # Not shorter: a wait that rounding leaves would be over at the same instant.
+                async with asyncio.timeout(max(left_s, 0.001)):
                     await self._wake.wait()
             except TimeoutError:
                 continue

@@ -24,7 +24,7 @@ from wal.seal import EndBody, SealBody
 
 FOLDER = Path(__file__).parent / "v1"
 RECORDS = (Kind.LOG, Kind.DATA, Kind.MERGED, Kind.BATCH)
-BLOBS = (Kind.PAGE, Kind.RECOVERY, Kind.SNAPSHOT, Kind.REPORT, Kind.PROBE, Kind.DELTA)
+BLOBS = (Kind.PAGE, Kind.RECOVERY, Kind.SNAPSHOT, Kind.REPORT, Kind.PROBE, Kind.DELTA, Kind.HISTORY)
 
 
 def write_id(kind: Kind) -> bytes:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from s3stream.control import (
     Adopted,
+    Archived,
+    ArchivedRanges,
     Checkpoint,
     Closing,
     Compacted,
@@ -18,6 +20,7 @@ from s3stream.control import (
     OpenedStream,
     Opening,
     Report,
+    ShortenedIndex,
     Trimmed,
     Uploaded,
     encode_control,
@@ -30,12 +33,15 @@ from s3stream.entries import (
     StreamEntry,
     Tally,
 )
+from s3stream.history import digest, encode_history, summary
 from s3stream.index_pages import encode_entries
 from s3stream.metadata.records import BlobRef
 from s3stream.refs import ObjectRange, ObjectRef
 from wal.format import LargeBatchRef
 
 FOLDER = Path(__file__).parent / "streams_v1"
+# Entries of version 2: with a history.
+FOLDER_V2 = Path(__file__).parent / "streams_v2"
 
 
 def numbered(first: int) -> bytes:
@@ -79,6 +85,20 @@ def entries() -> list[StreamEntry]:
     return [StreamEntry(7, 0, (0, 0, 0)), full]
 
 
+OLDER = [
+    ObjectRange(REFS[0], 40, 70, 3_000, 30, 3, 2, 2, 1_740_000_000_999, 59, numbered(1)),
+    ObjectRange(REFS[1], 70, 100, 4_000, 30, 2, 2, 4, 1_740_000_000_111, 99, numbered(2)),
+]
+INDEX = summary(ObjectRef("data/77/1-11", numbered(160), 345, 0, 0), OLDER)
+
+
+def entries_with_history() -> list[StreamEntry]:
+    first, full = entries()
+    full.start_offset = 65
+    full.history = [INDEX]
+    return [first, full]
+
+
 CONTROLS: list[Control] = [
     Opening([OpenedStream(42, 6, (3, 17, 2))], 1, BLOB),
     Closing([42, 43], (3, 18, 0)),
@@ -87,20 +107,26 @@ CONTROLS: list[Control] = [
     Adopted([REFS[0]], 11, 1_749_000_000_000, [REFS[1]]),
     Trimmed([(42, 105)]),
     Compacted([REFS[1]], [REFS[0]]),
+    Archived(
+        [ArchivedRanges(42, 2, digest(OLDER), INDEX)], [ShortenedIndex(43, "data/78/1-2", INDEX)]
+    ),
     Checkpoint(12, 11, [PageRef("data/11/1-3", numbered(144), 999, 7, 42)], b"delta", BLOB),
     Report(5, 10, ["data/5e/1-7"], BLOB),
 ]
 
 
-def build() -> dict[str, bytes]:
-    """By file name."""
-    files = {"entries.bin": encode_entries(entries(), gone=[3, 5])}
+def build() -> dict[Path, bytes]:
+    """What today's code writes. (Entries of version 1 are only read any more.)"""
+    files = {
+        FOLDER_V2 / "entries.bin": encode_entries(entries_with_history(), gone=[3, 5]),
+        FOLDER_V2 / "history.bin": encode_history(42, OLDER),
+    }
     for one in CONTROLS:
-        files[f"{type(one).__name__.lower()}.bin"] = encode_control(one)
+        files[FOLDER / f"{type(one).__name__.lower()}.bin"] = encode_control(one)
     return files
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
-    for name, data in build().items():
-        (FOLDER / name).write_bytes(data)
+    FOLDER_V2.mkdir(exist_ok=True)
+    for path, data in build().items():
+        path.write_bytes(data)

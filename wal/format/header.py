@@ -54,6 +54,7 @@ class Kind(IntEnum):
     BATCH = 10
     PROBE = 11
     DELTA = 12
+    HISTORY = 13
 
 
 RECORD_KINDS = frozenset({Kind.LOG, Kind.DATA, Kind.MERGED, Kind.BATCH})

@@ -115,6 +115,7 @@ class Cluster:
         self.tasks[incarnation] = asyncio.create_task(node.run())
         self.reporters[incarnation] = Reporter(
             node.registry,
+            node.reader,
             node.object_writer,
             append=node.append_control,
             next_seq=lambda: node.wal.next_seq,

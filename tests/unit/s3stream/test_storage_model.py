@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import TypeVar
 
@@ -24,12 +25,13 @@ from s3stream.compaction import CompactionConfig
 from s3stream.compaction.compactor import Compactor
 from s3stream.compaction.worker import InProcessRunner
 from s3stream.config import S3StreamConfig
-from s3stream.control import Report, encode_control
+from s3stream.control import Report, decode_control
 from s3stream.entries import ZERO_SUM, StreamEntry
 from s3stream.errors import OffsetOutOfRange
 from s3stream.node_log import StreamStorage
 from s3stream.object_writer import ObjectWriter
 from s3stream.refs import add_sums
+from s3stream.report import Reporter, held_keys
 from s3stream.stream import Stream
 from s3stream.takeover import SourceRef, recover, write_recovery_object
 from tests.simulation.loop import SimulatedLoop, start_on
@@ -57,6 +59,8 @@ TINY = S3StreamConfig(
     page_streams=2,
     delta_bytes=1500,
     inline_delta_bytes=800,
+    history_ranges=3,
+    history_keep=2,
     block_cache_bytes=1 << 20,
     adopt_share_bytes=600,
     wal=WalConfig(object_max_bytes=1500, latency_target_s=0.01),
@@ -199,7 +203,8 @@ class World:
 
     def check_sums(self, entry: StreamEntry, written: Written) -> None:
         assert add_sums(entry.live.sum, entry.trimmed.sum) == entry.total.sum
-        first = entry.ranges[0].base_offset if entry.ranges else entry.next_offset
+        both = [*entry.history, *entry.ranges]
+        first = both[0].base_offset if both else entry.next_offset
         total = live = 0
         for base, last, data, _ in written.batches:
             crc = int.from_bytes(data[17:21], "big")
@@ -362,14 +367,29 @@ class World:
     async def collect(self, life: Life, mine: int) -> None:
         """Rounds of deletion by what the incarnation reports; no other one is alive."""
         storage = life.storage
-        for _ in range(self.rng.randrange(8)):
+        reports: list[Report] = []
+
+        async def append(record: bytes) -> int:
+            seq = await storage.append_control(record)
+            report = decode_control(record, "a report")
+            assert isinstance(report, Report)
+            reports.append(report)
+            return seq
+
+        reporter = Reporter(
+            storage.registry,
+            storage.reader,
+            storage.object_writer,
+            append=append,
+            next_seq=lambda: storage.wal.next_seq,
+        )
+        for number in range(self.rng.randrange(8)):
             await asyncio.sleep(self.rng.choice((0.1, 0.5)))
             candidates = [row.key async for row in self.bucket.inner.list("")]
-            number, held = storage.registry.references.begin_report()
-            lowest, trim = storage.numbers.lowest_unsettled, storage.wal.trim
-            report = Report(number, lowest, sorted(held))
-            await storage.append_control(encode_control(report))
-            storage.registry.references.report_durable(number)
+            trim = storage.wal.trim
+            await self.patiently(partial(reporter.answer, number))
+            lowest = reports[-1].lowest_unsettled
+            held = {*await self.patiently(partial(held_keys, self.store, reports[-1]))}
             garbage = []
             for key in candidates:
                 data, log = parse_data_key(key), parse_log(key)
@@ -411,6 +431,8 @@ def test_the_lives_do_what_they_are_for() -> None:
     assert sum(one.uploader.uploads for world in worlds for one in world.storages) > 20
     assert sum(one.uploader.adopted_objects for world in worlds for one in world.storages) > 20
     assert sum(world.merges for world in worlds) > 10
+    assert sum(one.archiver.archived for world in worlds for one in world.storages) > 10
+    assert sum(one.archiver.shortened for world in worlds for one in world.storages) > 3
     assert sum(world.large for world in worlds) > 10
     assert sum(world.closings for world in worlds) > 3
     assert TINY.log_cache_bytes / 2 < max(world.largest_pinned for world in worlds)
