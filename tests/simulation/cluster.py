@@ -357,6 +357,8 @@ def draw_shape(rng: Random) -> dict[str, Any]:
         "delta_bytes": rng.choice((300, 2000, 20_000)),
         "inline_delta_bytes": rng.choice((100, 1000, 10_000)),
         "block_cache_bytes": rng.choice((16, 256)) << 10,
+        "history_ranges": rng.choice((2, 4, 512)),
+        "history_keep": rng.choice((0, 2)),
     }
 
 
