@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -31,10 +31,13 @@ QUIET_REQUESTS = 100
 WORTH_BYTES = 16 << 20
 
 
-def keep_freed_buffers() -> bool:
-    """Once, before the first large buffer; whether this C library can."""
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
-        return False  # the operator has decided
+def keep_freed_buffers(environment: Iterable[str] = ()) -> bool:
+    """Once, before the first large buffer; whether it was done.
+
+    environment: names in the process's; an operator who sets the allocator there has decided.
+    """
+    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in environment):
+        return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):

@@ -86,7 +86,7 @@ def run_broker(start: Start) -> int:
     """Runs until a signal or a failure; the exit status."""
     import uvloop
 
-    keep_freed_buffers()
+    keep_freed_buffers(os.environ)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_serve(start))
