@@ -12,8 +12,8 @@ answers may be lost. What it believes afterwards must be true for ever.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
 from .explore import Model
 
@@ -33,7 +33,7 @@ class State(NamedTuple):
 class Create(Model[State]):
     """attempts: PUTs that the writer sends at most."""
 
-    RULES = {
+    RULES: ClassVar[Mapping[str, str]] = {
         "header_decides": "2: after a 412 the header found there decides, not the 412",
         "write_id_checked": "2: another's write id is not ours",
         "absent_is_sent_again": "2: absent after a time-out: send again, it may still come",

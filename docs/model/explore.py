@@ -220,16 +220,16 @@ class _Elsewhere(Model[S]):
         return self._model.canonical(state)
 
 
-def follow(model: Model[S], script: Iterable[str]) -> S:
+def follow(model: Model[S], script: Iterable[str], start: S | None = None) -> S:
     """The state after the steps that begin with these words, one after the other.
 
-    Raises AssertionError where no step, or more than one, does.
+    Raises AssertionError where no step, or more than one, does, or where there is a fault already.
     """
-    state = model.start()
+    state = model.start() if start is None else start
     for words in script:
         choices = {what: after for what, after in model.steps(state) if what.startswith(words)}
         can = [what for what, _ in model.steps(state)]
         assert len(choices) == 1, f"{words!r} is one of {sorted(choices)}; there are {can}"
+        assert model.fault(state) is None, f"before {words!r}: {model.fault(state)}"
         state = next(iter(choices.values()))
-        assert model.fault(state) is None, f"{words!r}: {model.fault(state)}"
     return state

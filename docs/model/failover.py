@@ -18,8 +18,8 @@ incarnation for each stream, one recovery index for each (dead incarnation, make
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
 from .explore import Model
 
@@ -63,7 +63,7 @@ class State(NamedTuple):
 class Failover(Model[State]):
     """deaths, batches: at most so many happen; uploads: leaders upload what they lead."""
 
-    RULES = {
+    RULES: ClassVar[Mapping[str, str]] = {
         "source_kept": "5.4: no opening in the dead log: the source stays what it was",
         "opened_by_stream": "5.5: `opened` lets the source go for the streams that it names",
         "needed_until_checkpoint": "6.2: the source's index is a reference until a checkpoint",
@@ -167,9 +167,7 @@ class Failover(Model[State]):
     def _entries(self, s: State, dead: int) -> Entries:
         if self.on("recover_all"):
             return s.logs[dead]
-        a, b = (
-            s.logs[dead][k] if s.streams[k].leader == dead else NOTHING for k in STREAMS
-        )
+        a, b = (s.logs[dead][k] if s.streams[k].leader == dead else NOTHING for k in STREAMS)
         return (a, b)
 
     def _record(self, s: State, dead: int, number: int) -> Iterator[tuple[str, State]]:

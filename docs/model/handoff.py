@@ -1,4 +1,4 @@
-"""One stream moves between incarnations: handoffs, cancelled ones, failovers (PROTOCOL 5.4-5.6, 6, 7).
+"""One stream moves: handoffs, cancelled ones, failovers (PROTOCOL 5.4-5.6, 6, 7).
 
 Each incarnation's log is exact and can be ended (the model of one log proves that); what is at
 stake here is the chain: metadata image -> leader's log, or the source's. Brokers follow the image
@@ -16,8 +16,8 @@ as late as they like, and an answer to the controller may arrive at any later ti
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
 from .explore import Model
 
@@ -67,10 +67,10 @@ class State(NamedTuple):
 class Handoff(Model[State]):
     """moves, deaths, batches: at most so many happen."""
 
-    RULES = {
+    RULES: ClassVar[Mapping[str, str]] = {
         "source_kept": "5.4: no opening in the dead log: the source stays what it was",
         "opening_names_record": "5.4: the opening that answers the dead leader's own appointment",
-        "source_before_own": "5.4: contents come from the source, not from an older closing at hand",
+        "source_before_own": "5.4: contents come from the source, not from an older closing",
         "opened_recorded": "5.5: the source lets go only when `opened` is recorded",
         "flush_first": "6.1: the old leader flushes before its closing record",
         "stops_accepting": "6.1: after its closing record the old leader accepts nothing",
@@ -128,7 +128,10 @@ class Handoff(Model[State]):
         for i in range(self.n):
             if im.fenced >> i & 1 and not im.ended >> i & 1:
                 after = self.record(s, ended=im.ended | 1 << i)
-                yield f"the log of I{i} is ended", _with_log(after, i, s.logs[i]._replace(pending=0))
+                yield (
+                    f"the log of I{i} is ended",
+                    _with_log(after, i, s.logs[i]._replace(pending=0)),
+                )
         gone = im.ended if self.on("end_before_takeover") else im.fenced
         if gone >> im.leader & 1:
             source = self._source(s)
@@ -223,7 +226,10 @@ class Handoff(Model[State]):
         # Behind a closing record nobody looks: the batch is in the log, and in no contents.
         held = entry.contents | entry.pending if entry.state == "o" else entry.contents
         after = _with_log(s, i, entry._replace(contents=held, pending=0))
-        yield f"I{i}'s batch is durable, acknowledged", after._replace(acked=s.acked | entry.pending)
+        yield (
+            f"I{i}'s batch is durable, acknowledged",
+            after._replace(acked=s.acked | entry.pending),
+        )
 
     def _close(self, s: State, i: int, view: Image) -> Iterator[tuple[str, State]]:
         entry = s.logs[i]

@@ -16,8 +16,8 @@ time after they were decided, and again. Reading a log back is a pure look at th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Hashable, Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
 from .explore import Model
 
@@ -45,7 +45,7 @@ class Log(Model[State]):
     somebody also reads the log while it is written.
     """
 
-    RULES = {
+    RULES: ClassVar[Mapping[str, str]] = {
         "contiguous_ack": "3.3: acknowledgements only over the contiguous prefix",
         "trim_below_checkpoint": "3.5: trim passes neither its checkpoint nor what that lacks",
         "trim_in_header": "3.6: deleted below the trim that a header says, not by a word",

@@ -20,8 +20,8 @@ Objects are bits: bit 0 the log object of B0, then `slots` numbered ones of each
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping
+from typing import ClassVar, NamedTuple
 
 from .explore import Model
 
@@ -83,10 +83,10 @@ class State(NamedTuple):
 class Rounds(Model[State]):
     """slots: objects that each broker makes at most. pages: a checkpoint writes an object."""
 
-    RULES = {
+    RULES: ClassVar[Mapping[str, str]] = {
         "replay_named": "5.1 (as mended): what records since the checkpoint added stays named",
         "pages_named": "9.2: pages are named in reports",
-        "own_log_objects": "9.2 (as mended): own log objects below trim are named where referred to",
+        "own_log_objects": "9.2 (as mended): own log objects are named where referred to",
         "adopted_log_objects": "9.2: other logs' objects are named where referred to",
         "union": "9.2: what was held at any moment since the last report, not what is held now",
         "unsettled": "9.2: what its maker has not settled is no garbage",
@@ -222,9 +222,7 @@ class Rounds(Model[State]):
                 yield f"{self.name(made)} is uploaded", s._replace(store=s.store | made)
         if maker.merging & (s.store | s.doomed):
             made = maker.merging
-            after = _with_maker(
-                s, i, maker._replace(merging=0, unsettled=maker.unsettled & ~made)
-            )
+            after = _with_maker(s, i, maker._replace(merging=0, unsettled=maker.unsettled & ~made))
             merged = entry._replace(content=made, named=entry.named | made)
             told = f"B{i}'s record is durable: the contents are {self.name(made)}"
             yield told, self._hold(after, i, merged)
