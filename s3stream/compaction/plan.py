@@ -5,6 +5,9 @@ as a tier holds `fan_in` mixed objects (several streams in one) they are merged 
 higher tier, so each byte is written anew once a tier at most, and a stream's history lies in few
 objects. An object of which less than `least_alive` is still referred to is rewritten with them.
 
+Adopted objects of a log are in no tier: as soon as there is as much of them as an upload would have
+held they are merged, to where the copy that adopting saved would be now, and not in smaller steps.
+
 A stream that has `own_object_bytes` or more in what is merged gets objects of its own, cut to
 `own_object_max_bytes`, since history leaves a stream by whole objects; those are not merged again.
 
@@ -22,6 +25,7 @@ from ..entries import StreamEntry
 from ..refs import ObjectRange, ObjectRef
 
 MIB = 1 << 20
+WAL_PREFIX = "wal/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,11 @@ class ObjectUse:
     def is_mixed(self) -> bool:
         first = self.ranges[0][0]
         return any(stream_id != first for stream_id, _ in self.ranges)
+
+    @property
+    def is_of_log(self) -> bool:
+        """Adopted: it was written as an object of a log."""
+        return self.ref.key.startswith(WAL_PREFIX)
 
     @property
     def stored_bytes(self) -> int:
@@ -164,18 +173,34 @@ def plan_compaction(uses: Sequence[ObjectUse], config: CompactionConfig) -> Plan
 def _choose(uses: Sequence[ObjectUse], config: CompactionConfig) -> list[ObjectUse]:
     tiers: dict[int, list[ObjectUse]] = {}
     wasted: list[ObjectUse] = []
+    adopted: list[ObjectUse] = []
     for use in uses:
         if use.alive_share < config.least_alive:
             wasted.append(use)
+        elif use.is_of_log:
+            adopted.append(use)
         elif use.alive_bytes * config.fan_in <= config.max_object_bytes and (
             use.is_mixed or use.alive_bytes < config.own_object_bytes
         ):
             tiers.setdefault(tier_of(use.alive_bytes, config), []).append(use)
+    if _alive(adopted) >= config.own_object_bytes:
+        chosen = _oldest(adopted, min(2 * config.own_object_bytes, config.max_object_bytes))
+        return chosen + _within(wasted, config.max_object_bytes - _alive(chosen))
     for tier in sorted(tiers):
         if len(tiers[tier]) >= config.fan_in:
             chosen = tiers[tier][: 2 * config.fan_in]
             return chosen + _within(wasted, config.max_object_bytes - _alive(chosen))
     return _within(wasted, config.max_object_bytes, at_least_one=True)
+
+
+def _oldest(uses: Sequence[ObjectUse], limit_bytes: int) -> list[ObjectUse]:
+    """As many as fit, but two at least: one alone would be merged with nothing."""
+    taken: list[ObjectUse] = []
+    for use in uses:
+        if len(taken) >= 2 and _alive(taken) + use.alive_bytes > limit_bytes:
+            break
+        taken.append(use)
+    return taken
 
 
 def _within(
@@ -193,7 +218,9 @@ def _within(
 
 
 def _age(ref: ObjectRef) -> str:
-    """Of one maker, by number: the folder before the name is only a hash of it."""
+    """Of one maker, by number; of a data object the folder before the name is only a hash of it."""
+    if ref.key.startswith(WAL_PREFIX):
+        return ref.key.removeprefix(WAL_PREFIX)
     return ref.key.rpartition("/")[2]
 
 

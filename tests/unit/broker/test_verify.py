@@ -224,7 +224,7 @@ async def adopted(bucket: Bucket) -> StreamStorage:
     await bucket.topic(0)
     stream = node.stream(1)
     assert stream is not None
-    for size in (20, 600_000, 20, 700_000):
+    for size in (20, 1_100_000, 20, 1_200_000):
         await stream.append(make_entry(stream, value=bytes(size)))
     await node.uploader.upload()
     assert node.uploader.adopted_objects == 2
@@ -261,7 +261,7 @@ def test_the_record_of_an_adoption_is_folded_by_verify_as_by_the_broker() -> Non
         await bucket.topic(0)
         stream = node.stream(1)
         assert stream is not None
-        for size in (20, 600_000, 20, 700_000):
+        for size in (20, 1_100_000, 20, 1_200_000):
             await stream.append(make_entry(stream, value=bytes(size)))
         uploading = asyncio.create_task(node.uploader.upload())
         await until_recorded(stream)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -12,13 +12,17 @@ import pytest
 from objectstore.errors import Corrupt
 from s3stream import fold
 from s3stream.adoption import is_adopted
+from s3stream.compaction import CompactionConfig, object_uses, plan_compaction
 from s3stream.control import Adopted, Uploaded, decode_control
+from s3stream.entries import StreamEntry
 from s3stream.node_log import StreamStorage
+from s3stream.refs import ObjectRange, ObjectRef
 from s3stream.stream import Stream
 from s3stream.takeover import recover
 from tests.simulation.loop import SimulatedLoop
 from wal import end_log, wal_log
 from wal.format import read_header, read_object
+from wal.keys import data_key
 
 from .log_rig import (
     SMALL,
@@ -59,6 +63,59 @@ def test_an_object_is_adopted_whose_shares_are_large_and_that_is_mostly_wanted(
     object_bytes: int, shares: list[int], adopted: bool
 ) -> None:
     assert is_adopted(object_bytes, shares, 512 << 10) is adopted
+
+
+@pytest.mark.parametrize("streams", [1, 2, 4, 16])
+@pytest.mark.parametrize("object_mib", [1, 3, 8])
+def test_merging_adopted_objects_writes_no_more_than_uploads_and_their_merging(
+    streams: int, object_mib: int
+) -> None:
+    total_mib = 1024
+    adopted_mib = merged_mib(streams, object_mib, total_mib, wal_log(0).key)
+    uploaded_mib = total_mib + merged_mib(streams, 64, total_mib, lambda n: data_key(0, n))
+    assert adopted_mib <= uploaded_mib
+    if streams == 1:
+        assert adopted_mib <= total_mib  # the log and a stream's own objects: twice
+
+
+def merged_mib(streams: int, object_mib: int, total_mib: int, key: Callable[[int], str]) -> int:
+    """What merging writes of so much history, which comes object by object; sizes are in bytes
+    where MiB are meant, a thousand of them.
+    """
+    config = CompactionConfig(
+        base_tier_bytes=1000, max_object_bytes=1024_000, own_object_bytes=64_000,
+        own_object_max_bytes=256_000,
+    )  # fmt: skip
+    entries = [StreamEntry(one, 0, (0, 0, 0), ranges=[]) for one in range(streams)]
+    written = made = number = 0
+
+    def span(one: ObjectRef, base: int, end: int) -> ObjectRange:
+        return ObjectRange(one, base, end, end - base, 1, 1, 0, 0, 0, 0, bytes(16))
+
+    while made < total_mib * 1000:
+        size = object_mib * 1000 // streams
+        home = ObjectRef(key(number), bytes(16), 80 + size * streams, 80 + size * streams, 0)
+        number += 1
+        for entry in entries:
+            entry.ranges.append(span(home, entry.next_offset, entry.next_offset + size))
+            entry.next_offset = entry.uploaded_to = entry.next_offset + size
+        made += size * streams
+        while (plan := plan_compaction(object_uses(entries), config)) is not None:
+            for output in plan.outputs:
+                written += output.size_bytes
+                end = 80 + output.size_bytes
+                merged = ObjectRef(data_key(1, number), bytes(16), end, end, 0)
+                number += 1
+                for stream_id, gone in output.ranges:
+                    ranges = entries[stream_id].ranges
+                    at = ranges.index(gone)
+                    ranges[at] = span(merged, gone.base_offset, gone.end_offset)
+                    before = ranges[at - 1] if at else gone
+                    if before.object == merged and before.end_offset == gone.base_offset:
+                        ranges[at - 1 : at + 1] = [
+                            span(merged, before.base_offset, gone.end_offset)
+                        ]
+    return written // 1000
 
 
 # The fold

@@ -214,7 +214,7 @@ def test_adopted_log_objects_stay_below_the_trim_until_nothing_names_them() -> N
         (stream,) = await node.open_streams([(1, 0, (0, 0, 0))])
         cluster.partition(1, 0)
         await cluster.produce(0, 1, 20)
-        for size in (600_000, 20, 700_000):
+        for size in (1_100_000, 20, 1_200_000):
             await stream.append(make_entry(stream, value=bytes(size)))
         await upload_now(node)
         await cluster.produce(0, 1, 1)
@@ -267,7 +267,7 @@ def test_a_log_object_on_its_way_while_its_maker_reports_is_not_lost_by_being_ad
         cluster.store.create = create_late  # type: ignore[method-assign]
         producing = [asyncio.create_task(cluster.produce(0, 1, 1))]
         await sent.wait()
-        large = make_entry(stream, value=bytes(600_000))
+        large = make_entry(stream, value=bytes(1_100_000))
         producing.append(asyncio.create_task(_append(stream, large)))
         await landed.wait()
         assert stream.high_watermark == 0
@@ -289,7 +289,7 @@ def test_a_log_object_on_its_way_while_its_maker_reports_is_not_lost_by_being_ad
         result = await cluster.collector.run_round()
         assert not result.abandoned and home in await cluster.keys("wal/")
         assert [one.object.key for one in stream.entry.ranges][1] == home
-        assert len(await cluster.read(0, 1)) > 600_000
+        assert len(await cluster.read(0, 1)) > 1_100_000
 
     in_cluster(scenario)
 
