@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 100
 
-.PHONY: help install install-dev run test test-peers lint format types bench simulate planted lock clean
+.PHONY: help install install-dev run test test-peers lint format types bench simulate planted model lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -52,6 +52,9 @@ simulate: install-dev ## a long simulation: make simulate SEEDS=1000; PLACES=no 
 
 planted: install-dev ## each planted bug is found by the simulation
 	@$(BIN)/python -W ignore -m tests.planted
+
+model: install-dev ## the storage protocol as models, explored exhaustively; FULL=yes: larger sizes
+	@$(BIN)/python -m docs.model $(if $(filter yes,$(FULL)),--full)
 
 lock: install-dev ## pin every dependency anew
 	@$(BIN)/pip install --quiet uv

@@ -96,9 +96,8 @@ def show(name: str) -> bool:
             return True
     for scenario in SCENARIOS:
         if name in scenario.name:
-            print(
-                f"{scenario.name}: {scenario.story}\nWithout {', '.join(scenario.off)}, after its script:"
-            )
+            print(f"{scenario.name}: {scenario.story}")
+            print(f"Without {', '.join(scenario.off)}, after its script:")
             show_trace(scenario.run(broken=True))
             return True
     print(f"there is no {name}; there are:", *(one.name for one in BROKEN), sep="\n  ")
