@@ -5,8 +5,11 @@ which B0's checkpoint refers to as data; later what leaders merge it into. A lea
 checkpoints, whose page is an object. The stream moves by handoff and failover; the last broker
 registers late. Collectors list, begin a round, hear reports, decide, and delete at any later time.
 
-Objects are bits: bit 0 the log object of B0, then `slots` numbered ones of each broker.
+Objects are bits: bit 0 that log object of B0, bit 1 a later one, then `slots` numbered ones of each
+broker. The later one has landed before B0 knows; it is durable, holds contents, is adopted as data
+by a checkpoint, and trimmed past.
 
+    fresh    B0's later log object: 0 not sent, 1 landed, 2 durable, 3 below a durable trim
     logs     per broker: (state, content, page, named, covered)
              state: "-", "o" open, "c" closed; named: objects that records since the last checkpoint
              added; covered: those of them that the checkpoint under way will cover
@@ -26,7 +29,7 @@ from typing import ClassVar, NamedTuple
 from .explore import Model
 
 NOBODY = -1
-LOG_OBJECT = 1
+LOG_OBJECT, FRESH = 1, 2
 
 
 class Entry(NamedTuple):
@@ -68,6 +71,7 @@ class State(NamedTuple):
     source: int
     registered: int
     fenced: int
+    fresh: int
     logs: tuple[Entry, ...]
     makers: tuple[Maker, ...]
     since: tuple[int, ...]
@@ -81,12 +85,16 @@ class State(NamedTuple):
 
 
 class Rounds(Model[State]):
-    """slots: objects that each broker makes at most. pages: a checkpoint writes an object."""
+    """slots: objects that each broker makes at most. pages: a checkpoint writes an object.
+    late: the last broker registers late. fresh: B0 writes a log object more.
+    """
 
     RULES: ClassVar[Mapping[str, str]] = {
+        "listed_before": "9.1: candidates are what was listed before the round's record",
         "replay_named": "5.1 (as mended): what records since the checkpoint added stays named",
         "pages_named": "9.2: pages are named in reports",
         "own_log_objects": "9.2 (as mended): own log objects are named where referred to",
+        "own_on_its_way": "9.2 (as mended): ... those too that are not known to be durable yet",
         "adopted_log_objects": "9.2: other logs' objects are named where referred to",
         "union": "9.2: what was held at any moment since the last report, not what is held now",
         "unsettled": "9.2: what its maker has not settled is no garbage",
@@ -107,17 +115,20 @@ class Rounds(Model[State]):
         *,
         pages: bool = False,
         late: bool = False,
+        fresh: bool = False,
         off: Collection[str] = (),
     ) -> None:
         super().__init__(off)
         self.n, self.slots, self.pages, self.late = brokers, slots, pages, late
+        self.fresh = fresh
         self.moves, self.deaths, self.rounds = moves, deaths, rounds
 
     def object(self, maker: int, number: int) -> int:
-        return 1 << (1 + maker * self.slots + number)
+        return 1 << (2 + maker * self.slots + number)
 
     def name(self, bits: int) -> str:
         told = ["B0's log object"] if bits & LOG_OBJECT else []
+        told += ["B0's later log object"] if bits & FRESH else []
         for i in range(self.n):
             for number in range(self.slots):
                 if bits & self.object(i, number):
@@ -133,7 +144,7 @@ class Rounds(Model[State]):
         none = (NO_REPORT,) * self.n
         store = LOG_OBJECT
         left = (self.moves, self.deaths, self.rounds)
-        return State(0, NOBODY, known, 0, logs, makers, since, store, 0, NO_ROUND, none, *left)
+        return State(0, NOBODY, known, 0, 0, logs, makers, since, store, 0, NO_ROUND, none, *left)
 
     def live(self, s: State) -> list[int]:
         return [i for i in range(self.n) if (s.registered & ~s.fenced) >> i & 1]
@@ -143,9 +154,23 @@ class Rounds(Model[State]):
         if s.leader in self.live(s) and s.logs[s.leader].state == "o":
             yield from self._make(s, s.leader)
         yield from self._round(s)
+        if self.fresh and 0 in self.live(s):
+            yield from self._write(s)
         if s.doomed & s.store:
             told = f"a collector deletes {self.name(s.doomed & s.store)}"
             yield told, s._replace(store=s.store & ~s.doomed)
+
+    def _write(self, s: State) -> Iterator[tuple[str, State]]:
+        """One log object more of B0, while it leads; no merge is under way when it is counted."""
+        entry = s.logs[0]
+        if s.fresh == 0 and entry.state == "o" and s.leader == 0:
+            after = s._replace(fresh=1, store=s.store | FRESH)
+            yield "B0's later log object lands", after
+        elif s.fresh == 1 and not s.makers[0].merging:
+            added = entry._replace(content=entry.content | FRESH)
+            yield "B0's later log object is durable", self._hold(s, 0, added)._replace(fresh=2)
+        elif s.fresh == 2:
+            yield "B0's checkpoint adopts its later log object, trim passes it", s._replace(fresh=3)
 
     # The stream moves
 
@@ -155,7 +180,8 @@ class Rounds(Model[State]):
         for j in range(self.n):
             if not s.registered >> j & 1:
                 yield f"record: B{j} registers", s._replace(registered=s.registered | 1 << j)
-        if s.leader in live and entry.state == "o" and s.source == NOBODY and s.moves:
+        flushed = s.leader != 0 or s.fresh != 1
+        if s.leader in live and entry.state == "o" and s.source == NOBODY and s.moves and flushed:
             for j in live:
                 if j != s.leader:
                     maker = s.makers[s.leader]
@@ -177,6 +203,9 @@ class Rounds(Model[State]):
                 yield f"B{i} lets go", self._hold(s, i, NOTHING)
             if s.deaths and len(live) > 1:
                 fenced = s._replace(fenced=s.fenced | 1 << i, deaths=s.deaths - 1)
+                if i == 0 and s.fresh == 1:  # it landed, so it is before the end, and counts
+                    held = s.logs[0]._replace(content=s.logs[0].content | FRESH)
+                    fenced = self._hold(fenced, 0, held)._replace(fresh=2)
                 yield f"record: B{i} is fenced, and its log ended", fenced
         if s.fenced >> s.leader & 1:
             source = s.leader if entry.state == "o" else s.source
@@ -197,9 +226,9 @@ class Rounds(Model[State]):
         if self.on("replay_named"):
             held |= entry.named
         if i == 0 and not self.on("own_log_objects"):
-            held &= ~LOG_OBJECT
+            held &= ~(LOG_OBJECT | FRESH)
         if i > 0 and not self.on("adopted_log_objects"):
-            held &= ~LOG_OBJECT
+            held &= ~(LOG_OBJECT | FRESH)
         return held
 
     # A leader merges, and writes checkpoints
@@ -268,6 +297,8 @@ class Rounds(Model[State]):
                 yield self._compose(s, i)
             else:
                 yield self._report(s, i)
+        if not self.on("listed_before"):
+            r = r._replace(candidates=s.store)
         if not r.waiting or not self.on("waits"):
             settled = r.settled if self.on("unsettled") else ~0
             garbage = r.candidates & ~r.named & (settled | self._settled_of_ended(s))
@@ -284,6 +315,8 @@ class Rounds(Model[State]):
     def _compose(self, s: State, i: int) -> tuple[str, State]:
         held = self._held(s.logs[i], i)
         keys = held | s.since[i] if self.on("union") else held
+        if i == 0 and s.fresh == 1 and self.on("own_on_its_way"):
+            keys |= FRESH
         reports = (*s.reports[:i], (keys, self._lowest(s, i)), *s.reports[i + 1 :])
         since = (*s.since[:i], held, *s.since[i + 1 :])
         return f"B{i} composes its report: {self.name(keys)}", s._replace(
@@ -294,7 +327,9 @@ class Rounds(Model[State]):
         keys, lowest = s.reports[i]
         if not self.on("one_look"):
             lowest = self._lowest(s, i)
-        settled = s.round.settled | (LOG_OBJECT if i == 0 else 0)
+        settled = s.round.settled
+        if i == 0:  # below the trim that is read together with the report, not below an older one
+            settled |= LOG_OBJECT | (FRESH if s.fresh == 3 else 0)
         for number in range(lowest):
             settled |= self.object(i, number)
         after = s.round._replace(
@@ -312,7 +347,7 @@ class Rounds(Model[State]):
                 for number in range(self.slots):
                     settled |= self.object(i, number)
                 if i == 0 and 0 not in (s.leader, s.source):
-                    settled |= LOG_OBJECT
+                    settled |= LOG_OBJECT | FRESH
         return settled
 
     # What must hold
