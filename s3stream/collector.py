@@ -104,6 +104,8 @@ class Collector:
         self._rng = rng
         self._at_most = candidates_at_most
         self._patience_s = patience_s
+        # Where each live log stood at the last round: what was there then is not listed again.
+        self._read_to: dict[int, int] = {}
         self._listed_to = {DATA_PREFIX: "", WAL_PREFIX: ""}
         # They stay for ever, so each is looked into once.
         self._seals: dict[str, None] = {}
@@ -153,11 +155,15 @@ class Collector:
 
     async def _tails_of(self, image: MetadataImage) -> dict[int, _Tail]:
         async def one(incarnation: int) -> _Tail:
-            seen = await survey(self._store, wal_log(incarnation))
+            seen = await survey(
+                self._store, wal_log(incarnation), self._read_to.get(incarnation, 0)
+            )
             return _Tail(seen.first_missing, 0)
 
         live = [one for one in sorted(image.incarnations) if not image.incarnations[one].fenced]
-        return dict(zip(live, await each_of(one, live, READS_AT_ONCE), strict=True))
+        tails = dict(zip(live, await each_of(one, live, READS_AT_ONCE), strict=True))
+        self._read_to = {incarnation: tail.next_seq for incarnation, tail in tails.items()}
+        return tails
 
     # While it is open
 

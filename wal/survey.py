@@ -2,6 +2,10 @@
 
 Only the newest objects can be anything but plain data of the log: a seal lies above every data
 object, or among the last `window` of them. So their headers are read, and no others.
+
+Below the trim many objects may lie that are no objects of the log any more, but somebody's data. A
+LIST that is long looks for its end by bisection, and begins anew where a header near it says that
+the log was trimmed to.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from .parallel import each_of
 
 HEADERS_AT_ONCE = 32
 ATTEMPTS = 8
+# Ten pages of a LIST. On files each look costs a scan of the directory, so not too few.
+PLAIN_KEYS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,10 @@ async def _survey_once(store: ObjectStore, log: LogName, start: int) -> Survey |
         if seq is None:
             raise Corrupt(f"{row.key}: not a name that belongs into a log")
         sizes[seq] = row.size_bytes
+        if len(sizes) == PLAIN_KEYS and start == 0:
+            trimmed_to = await _trim_near_the_end(store, log, seq)
+            if trimmed_to > seq:
+                return await _survey_once(store, log, trimmed_to)
 
     headers: dict[int, ObjectHeader] = {}
     newest: ObjectHeader | None = None
@@ -96,6 +106,39 @@ async def _survey_once(store: ObjectStore, log: LogName, start: int) -> Survey |
     while missing in sizes and missing not in seals:
         missing += 1
     return Survey(sizes, seals, newest, begin, missing, has_end)
+
+
+async def _trim_near_the_end(store: ObjectStore, log: LogName, listed: int) -> int:
+    """What a data object was trimmed to that counts and is near the newest: not above the trim of
+    the last one that counts, since that never falls. 0: not known. listed: a sequence that is
+    there.
+    """
+    low, step = listed, PLAIN_KEYS
+    while (found := await _first_from(store, log, low + step)) is not None:
+        low, step = found, 2 * step
+    high = low + step
+    while high - low > PLAIN_KEYS:
+        middle = (low + high) // 2
+        found = await _first_from(store, log, middle)
+        if found is None:
+            high = middle
+        else:
+            low = found
+    try:
+        near = (await _headers(store, log, [low]))[0]
+        if near.kind is not Kind.LOG or near.durable == 0:
+            return 0
+        # It may lie behind a hole itself; what it says to be durable does not.
+        return (await _headers(store, log, [near.durable - 1]))[0].trim
+    except NotFound:
+        return 0  # deleted meanwhile
+
+
+async def _first_from(store: ObjectStore, log: LogName, seq: int) -> int | None:
+    """The lowest sequence from `seq` on that holds anything."""
+    async for row in store.list(log.prefix, log.key(seq - 1)):
+        return log.seq_of(row.key)  # None for `end`, which comes last
+    return None
 
 
 async def _headers(store: ObjectStore, log: LogName, seqs: Iterable[int]) -> list[ObjectHeader]:
