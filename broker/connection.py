@@ -25,8 +25,12 @@ from .answers import Answer, Answers
 from .memory_pool import MemoryPool, Ticket
 from .outcome import CloseConnection, Handler
 from .response_memory import Grant
+from .turns import Turns
 
 log = logging.getLogger(__name__)
+
+# Produce and Fetch: cheap for what they bring, and bounded by memory. All others take turns.
+_UNQUEUED = (b"\x00\x00", b"\x00\x01")
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,7 +38,8 @@ class ConnectionLimits:
     """max_frame_bytes: `socket.request.max.bytes`. idle_s: `connections.max.idle.ms`.
 
     least_rate: bytes a second that a frame must keep, `frame_grace_s` after its memory was
-    reserved; slowest_frame_s: and one of any size has come by then.
+    reserved; slowest_frame_s: and one of any size has come by then. first_grace_s: instead of the
+    grace, while no request of the connection has been answered.
     unsent_bytes: of answers that wait for their turn to leave; beyond it no request is started.
     linger_s: for what was written to leave after the broker has closed its side.
     """
@@ -44,6 +49,7 @@ class ConnectionLimits:
     max_in_flight: int
     least_rate: int = 16 * 1024
     frame_grace_s: float = 30.0
+    first_grace_s: float = 5.0
     slowest_frame_s: float = 300.0
     unsent_bytes: int = 1 << 20
     linger_s: float = 10.0
@@ -52,7 +58,8 @@ class ConnectionLimits:
 class Connection(asyncio.BufferedProtocol):
     """See the module. `listener` is the name of the listener that it came by.
 
-    scratch: shared by all connections of a loop; holds nothing between two calls.
+    scratch: shared by all connections of a loop; holds nothing between two calls. turns: too; not
+    given: for this connection alone.
     """
 
     def __init__(
@@ -64,6 +71,7 @@ class Connection(asyncio.BufferedProtocol):
         on_open: Callable[[Connection], bool],
         on_close: Callable[[Connection], None],
         scratch: bytearray,
+        turns: Turns | None = None,
     ) -> None:
         self.listener = listener
         self.client_host = "?"
@@ -90,6 +98,11 @@ class Connection(asyncio.BufferedProtocol):
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reserved_frame = 0
+        # Where that is reserved, and where this connection waits.
+        self._reserved_in = pool
+        self._waits_in = pool
+        self._known = False
+        self._turns = turns or Turns()
         self._frame_started = 0.0
         self._last_active = self._loop.time()
         self._reading_paused = False
@@ -155,12 +168,14 @@ class Connection(asyncio.BufferedProtocol):
             while len(self._frames) < self._limits.max_in_flight:
                 announced = self._reader.announced
                 if announced is not None:
-                    if not self._pool.try_reserve(self.client_host, announced):
-                        self._wait_for_memory(announced)
+                    memory = self._pool.for_frame(announced, known=self._known)
+                    if not memory.try_reserve(self.client_host, announced):
+                        self._wait_for_memory(announced, memory)
                         return
-                    self._admit(announced)
+                    self._admit(announced, memory)
                 if not self._take_frame():
-                    self._resume_reading()
+                    if self._memory_ticket is None:
+                        self._resume_reading()
                     return
             self._pause_reading()
         except MalformedFrame as error:
@@ -172,29 +187,58 @@ class Connection(asyncio.BufferedProtocol):
         if frame is None:
             if self._reserved_frame:
                 # Memory is held for what has not come yet: not for ever.
-                self._arm(self._limits.frame_grace_s)
+                self._arm(self._frame_grace_s)
+            return False
+        if self._reserved_in is not self._pool and not self._move_in(frame):
             return False
         self._frames.append((frame, self._reserved_frame))
         self._reserved_frame = 0
         self._wake.set()
         return True
 
-    def _admit(self, size_bytes: int) -> None:
+    def _move_in(self, frame: memoryview) -> bool:
+        """A stranger's frame has come whole; False while it waits for its place among all."""
+
+        def granted() -> None:
+            self._memory_ticket = None
+            self._moved_in()
+            self._frames.append((frame, self._reserved_frame))
+            self._reserved_frame = 0
+            self._wake.set()
+            self._pump()
+
+        if self._pool.try_reserve(self.client_host, self._reserved_frame):
+            self._moved_in()
+            return True
+        self._pause_reading()
+        self._wait_in(self._pool, self._reserved_frame, granted)
+        return False
+
+    def _moved_in(self) -> None:
+        memory, self._reserved_in = self._reserved_in, self._pool
+        memory.release(self.client_host, self._reserved_frame)
+
+    def _admit(self, size_bytes: int, memory: MemoryPool) -> None:
         self._reserved_frame = size_bytes
+        self._reserved_in = memory
         self._frame_started = self._loop.time()
         self._reader.admit()
 
-    def _wait_for_memory(self, size_bytes: int) -> None:
+    def _wait_for_memory(self, size_bytes: int, memory: MemoryPool) -> None:
         self._pause_reading()
 
         def granted() -> None:
             self._memory_ticket = None
             assert not self._closed, "a closed connection waits for nothing"
-            self._admit(size_bytes)
+            self._admit(size_bytes, memory)
             self._take_frame()
             self._pump()
 
-        ticket = self._pool.wait(self.client_host, size_bytes, granted)
+        self._wait_in(memory, size_bytes, granted)
+
+    def _wait_in(self, memory: MemoryPool, size_bytes: int, granted: Callable[[], None]) -> None:
+        self._waits_in = memory
+        ticket = memory.wait(self.client_host, size_bytes, granted)
         if ticket.queue is not None:
             self._memory_ticket = ticket
 
@@ -243,7 +287,11 @@ class Connection(asyncio.BufferedProtocol):
         """When what has come of the frame was too little, by the least rate."""
         limits = self._limits
         rate = max(limits.least_rate, self._reserved_frame / limits.slowest_frame_s)
-        return self._frame_started + limits.frame_grace_s + self._reader.filled_bytes / rate
+        return self._frame_started + self._frame_grace_s + self._reader.filled_bytes / rate
+
+    @property
+    def _frame_grace_s(self) -> float:
+        return self._limits.frame_grace_s if self._known else self._limits.first_grace_s
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -282,8 +330,11 @@ class Connection(asyncio.BufferedProtocol):
                 frame, request_bytes = self._frames.popleft()
                 self._current = answer = self._answers.begin(request_bytes)
                 self._pump()
+                if frame[:2] not in _UNQUEUED and not self._turns.try_take():
+                    await self._turns.wait(self.client_host)
                 outcome = await self._handler.handle(self, frame)
                 self._current = None
+                self._known = True
                 del frame
                 self._answers.settle(answer, outcome)
         except (MalformedFrame, CloseConnection) as error:
@@ -343,7 +394,7 @@ class Connection(asyncio.BufferedProtocol):
     def _forget_memory(self) -> None:
         ticket, self._memory_ticket = self._memory_ticket, None
         if ticket is not None:
-            self._pool.forget(ticket)
+            self._waits_in.forget(ticket)
 
     def _finish(self) -> None:
         """Serve no more and give back all memory but that of what the transport still has."""
@@ -354,7 +405,11 @@ class Connection(asyncio.BufferedProtocol):
             self._timer.cancel()
         self._current = None
         self._forget_memory()
-        reserved = [self._reserved_frame, *(size for _, size in self._frames)]
+        # Now, and not when the collector of cycles finds this connection.
+        self._reader.give_up()
+        if self._reserved_frame:
+            self._reserved_in.release(self.client_host, self._reserved_frame)
+        reserved = [size for _, size in self._frames]
         reserved += self._answers.end()
         self._reserved_frame = 0
         self._frames.clear()

@@ -20,6 +20,16 @@ class Ticket:
 
 _Queue = OrderedDict[Ticket, None]
 
+# A client's first request asks for versions or metadata: a hundred bytes or two. So few are worth
+# less than the connection itself.
+FIRST_BYTES = 1024
+
+
+def request_memory(limit_bytes: int) -> MemoryPool:
+    """All that requests may take: three quarters for those who are known."""
+    strangers = limit_bytes // 4
+    return MemoryPool(limit_bytes - strangers, strangers=MemoryPool(strangers))
+
 
 class MemoryPool:
     """A bound on the bytes of frames that are being received or answered.
@@ -28,20 +38,28 @@ class MemoryPool:
       the whole broker at a time, and while it waits for room no middling frame goes before it.
     - Frames of at most `small_bytes` may also use a reserve that larger ones never take, of the
       whole and of their address's share, so that heartbeats go on while producers wait.
+    - A connection of which no request was answered yet receives into a part of its own,
+      `strangers`, where its first frame is larger than one that a client begins with: whoever
+      announces much and sends little takes nothing from those who are known. A frame that came
+      whole waits for its place like all others.
 
     Who waits is served first come first served: small, middling and large frames apart, and those
     that their address's share holds back apart from all others. So a release looks at who can go
     now and at one more of each sort, however many wait.
     """
 
-    def __init__(self, limit_bytes: int, small_bytes: int = 16 * 1024) -> None:
+    def __init__(
+        self, limit_bytes: int, small_bytes: int = 16 * 1024, strangers: MemoryPool | None = None
+    ) -> None:
         assert limit_bytes > 0, limit_bytes
+        self.strangers = strangers
         self.limit_bytes = limit_bytes
         self.small_bytes = small_bytes
         self.reserve_bytes = max(limit_bytes // 16, 64 * small_bytes)
         self.share_bytes = max(limit_bytes // 8, small_bytes)
         self.small_share_bytes = self.share_bytes + max(self.reserve_bytes // 8, 8 * small_bytes)
         self.used_bytes = 0
+        self._small_used_bytes = 0
         self.waiting = 0
         self._held: dict[str, int] = {}
         self._large_held = False
@@ -84,6 +102,8 @@ class MemoryPool:
         """Give back what was reserved."""
         self.used_bytes -= size_bytes
         assert self.used_bytes >= 0, self.used_bytes
+        if size_bytes <= self.small_bytes:
+            self._small_used_bytes -= size_bytes
         if size_bytes > self.share_bytes:
             self._large_held = False
         else:
@@ -97,9 +117,17 @@ class MemoryPool:
             self._requeue(owner, small=False)
         self._admit()
 
+    def for_frame(self, size_bytes: int, *, known: bool) -> MemoryPool:
+        """Where a frame is received to; known: a request of its connection was answered."""
+        if known or self.strangers is None or size_bytes <= FIRST_BYTES:
+            return self
+        return self.strangers
+
     def close(self) -> None:
         """Nothing more is read: whoever waits is never granted."""
         self._closed = True
+        if self.strangers is not None:
+            self.strangers.close()
 
     def _admit(self) -> None:
         """Let in who can go now."""
@@ -168,7 +196,11 @@ class MemoryPool:
     def _has_room(self, size_bytes: int) -> bool:
         after = self.used_bytes + size_bytes
         if size_bytes <= self.small_bytes:
-            return after <= self.limit_bytes + self.reserve_bytes
+            # The second: one frame beyond the whole bound may be held.
+            return (
+                after <= self.limit_bytes + self.reserve_bytes
+                or self._small_used_bytes + size_bytes <= self.reserve_bytes
+            )
         if size_bytes <= self.share_bytes:
             return after <= self.limit_bytes and (self._large_held or not self._large)
         return not self._large_held and (self.used_bytes == 0 or after <= self.limit_bytes)
@@ -191,6 +223,8 @@ class MemoryPool:
 
     def _take(self, owner: str, size_bytes: int) -> None:
         self.used_bytes += size_bytes
+        if size_bytes <= self.small_bytes:
+            self._small_used_bytes += size_bytes
         if size_bytes > self.share_bytes:
             self._large_held = True
         else:

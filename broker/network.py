@@ -7,8 +7,16 @@ same connection code with a transport of its own.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+
+BACKLOG = 4096
+# libuv accepts one connection of a listening socket in each round of the loop. Where a crowd comes
+# while rounds are long, the next client would wait behind thousands: so each socket is there
+# several times.
+ACCEPTS_PER_ROUND = 8
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
@@ -41,18 +49,19 @@ class Network(ABC):
 
 
 class TcpListener(Listener):
-    """A server of the running loop."""
+    """Servers of the running loop, all of them on one address."""
 
-    def __init__(self, server: asyncio.Server) -> None:
-        self._server = server
+    def __init__(self, servers: list[asyncio.Server]) -> None:
+        self._servers = servers
 
     @property
     def port(self) -> int:
-        return int(self._server.sockets[0].getsockname()[1])
+        return int(self._servers[0].sockets[0].getsockname()[1])
 
     async def close(self) -> None:
         # Not wait_closed(): from 3.12 on it waits for the connections too.
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
 
 class TcpNetwork(Network):
@@ -60,8 +69,13 @@ class TcpNetwork(Network):
 
     async def listen(self, host: str, port: int, factory: ProtocolFactory) -> Listener:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(factory, host or None, port, backlog=1024)
-        return TcpListener(server)
+        server = await loop.create_server(factory, host or None, port, backlog=BACKLOG)
+        servers = [server]
+        for bound in server.sockets:
+            for _ in range(ACCEPTS_PER_ROUND - 1):
+                again = socket.socket(fileno=os.dup(bound.fileno()))
+                servers.append(await loop.create_server(factory, sock=again, backlog=BACKLOG))
+        return TcpListener(servers)
 
     async def connect(
         self, host: str, port: int, factory: ProtocolFactory

@@ -61,7 +61,7 @@ from .connection import Connection, ConnectionLimits
 from .dispatch import Dispatcher
 from .leading import Leading
 from .maintenance import Maintenance
-from .memory_pool import MemoryPool
+from .memory_pool import request_memory
 from .metrics import BrokerMetrics
 from .network import Network
 from .node_metrics import register_metrics
@@ -116,7 +116,7 @@ class Node:
         self.trouble = Trouble()
         self._denial = Denial()
         self.store = self._stores[Priority.READ]
-        self.pool = MemoryPool(config.int("memory.request.bytes"))
+        self.pool = request_memory(config.int("memory.request.bytes"))
         self.server = Server(
             environment.network,
             self,

@@ -11,6 +11,7 @@ from .connection import Connection, ConnectionLimits
 from .memory_pool import MemoryPool
 from .network import Listener, Network
 from .outcome import Handler
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Server:
         self._per_ip: dict[str, int] = {}
         # Holds bytes only while one connection takes them: all share it.
         self._scratch = bytearray(SCRATCH_BYTES)
+        self._turns = Turns()
         self._closing = False
         self._all_gone = asyncio.Event()
         self.refused = 0
@@ -96,6 +98,7 @@ class Server:
             self._opened,
             self._lost,
             self._scratch,
+            self._turns,
         )
 
     def _opened(self, connection: Connection) -> bool:

@@ -29,9 +29,20 @@ receives: so a connection that waits for its next request costs no buffer.
 
 from __future__ import annotations
 
+import mmap
+
 from protocol.errors import MalformedFrame
 
 _LENGTH_BYTES = 4
+# From here on a frame gets pages that are there once something is written to them: to announce
+# much costs nothing, neither time to clear it nor memory.
+_PAGES_FROM_BYTES = 4 << 20
+
+
+def _memory(size_bytes: int) -> memoryview:
+    if size_bytes < _PAGES_FROM_BYTES:
+        return memoryview(bytearray(size_bytes))
+    return memoryview(mmap.mmap(-1, size_bytes))
 
 
 class FrameReader:
@@ -80,7 +91,7 @@ class FrameReader:
         length = self.announced
         assert length is not None, "nothing is announced"
         self._start += _LENGTH_BYTES
-        self._frame = memoryview(bytearray(length))
+        self._frame = _memory(length)
         self._filled = 0
         self._drain_scratch()
 
@@ -129,6 +140,13 @@ class FrameReader:
         elif self._view is self._scratch:
             self._view = memoryview(bytes(self._view[self._start : self._end]))
             self._start, self._end = 0, len(self._view)
+
+    def give_up(self) -> None:
+        """No more is read: keep nothing of what has come, nor the memory for what has not."""
+        self._frame = None
+        self._filled = 0
+        self._direct = False
+        self._view, self._start, self._end = self._scratch, 0, 0
 
     @property
     def filled_bytes(self) -> int:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.connection import Connection, ConnectionLimits
-from broker.memory_pool import MemoryPool
+from broker.memory_pool import MemoryPool, request_memory
 from broker.outcome import CloseConnection, Deferred, Outcome
 from broker.response_memory import ResponseMemory
 from objectstore.store import Buffer
@@ -277,6 +277,70 @@ def test_an_announced_frame_that_never_comes_loses_its_memory() -> None:
             await asyncio.sleep(LIMITS.frame_grace_s + 2)
             assert transport.aborted
         broker.nothing_is_held()
+
+    run(body)
+
+
+def test_a_stranger_receives_into_a_part_of_its_own_and_then_waits_like_all_others() -> None:
+    async def body(broker: Broker) -> None:
+        broker.pool = pool = request_memory(4 << 20)
+        assert pool.strangers is not None
+        _, transport = broker.connect()
+        data = framed(b"x" * (64 * KIB))
+        taken = transport.receive(data[:1000])
+        assert (pool.used_bytes, pool.strangers.used_bytes) == (0, 64 * KIB)
+        # All that others may have is taken when the frame is whole.
+        share = pool.share_bytes
+        assert pool.try_reserve("10.0.0.1", share)
+        transport.receive(data[taken:])
+        await settle()
+        assert not broker.started and not transport.reading
+        assert (pool.waiting, pool.strangers.used_bytes) == (1, 64 * KIB)
+        pool.release("10.0.0.1", share)
+        await settle()
+        assert transport.sent == b"x" * (64 * KIB)
+        assert (pool.used_bytes, pool.strangers.used_bytes) == (0, 0)
+        assert transport.reading
+        # It is known now.
+        transport.receive(data[:100])
+        assert (pool.used_bytes, pool.strangers.used_bytes) == (64 * KIB, 0)
+        transport.abort()
+        await settle()
+        broker.nothing_is_held()
+
+    run(body)
+
+
+def test_a_stranger_that_leaves_while_its_frame_waits_holds_nothing() -> None:
+    async def body(broker: Broker) -> None:
+        broker.pool = pool = request_memory(4 << 20)
+        assert pool.strangers is not None
+        for whole in (False, True):
+            assert pool.try_reserve("10.0.0.1", pool.share_bytes)
+            _, transport = broker.connect()
+            data = framed(b"x" * (64 * KIB))
+            transport.receive(data if whole else data[:100])
+            assert pool.strangers.used_bytes == 64 * KIB
+            transport.abort()
+            await settle()
+            assert pool.strangers.used_bytes == 0
+            pool.release("10.0.0.1", pool.share_bytes)
+        assert not broker.started
+        broker.nothing_is_held()
+
+    run(body)
+
+
+def test_the_first_frame_must_come_sooner_than_later_ones() -> None:
+    async def body(broker: Broker) -> None:
+        for known in (False, True):
+            _, transport = broker.connect()
+            if known:
+                transport.receive(framed(b"x"))
+                await settle()
+            transport.receive(struct.pack(">i", 1000))
+            await asyncio.sleep(LIMITS.first_grace_s + 2)
+            assert transport.aborted is not known
 
     run(body)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.memory_pool import MemoryPool, Ticket
+from broker.memory_pool import MemoryPool, Ticket, request_memory
 
 KIB = 1024
 LIMIT = 1024 * KIB
@@ -201,3 +201,37 @@ def test_bounds_hold_and_nobody_who_fits_is_left_waiting(
     assert not waiting
     assert one.used_bytes == 0
     assert not one._held and not one._by_share
+
+
+def test_small_frames_go_on_beside_one_beyond_the_whole_bound() -> None:
+    one = pool()
+    assert one.try_reserve("a", 2 * LIMIT)
+    for n in range(64):
+        assert one.try_reserve(f"h{n}", SMALL)
+    assert not one.try_reserve("x", SMALL), "the reserve is a bound too"
+    one.release("h0", SMALL)
+    assert one.try_reserve("x", SMALL)
+
+
+def test_who_announces_much_and_is_not_known_takes_nothing_from_the_others() -> None:
+    memory = request_memory(LIMIT)
+    stranger = memory.for_frame(100 * KIB, known=False)
+    assert stranger is not memory
+    held = sum(stranger.try_reserve(f"h{n}", 30 * KIB) for n in range(1000))
+    assert held * 30 * KIB <= LIMIT // 4
+    assert memory.used_bytes == 0
+    assert memory.limit_bytes + stranger.limit_bytes == LIMIT
+    # Known, or as small as the first request of a client is: among all.
+    assert memory.for_frame(100 * KIB, known=True) is memory
+    assert memory.for_frame(200, known=False) is memory
+
+
+def test_a_closed_pool_grants_strangers_nothing_either() -> None:
+    memory = request_memory(LIMIT)
+    strangers = memory.for_frame(LIMIT, known=False)
+    assert strangers.try_reserve("a", LIMIT)
+    granted: list[str] = []
+    strangers.wait("b", LIMIT, lambda: granted.append("b"))
+    memory.close()
+    strangers.release("a", LIMIT)
+    assert not granted
