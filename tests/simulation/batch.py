@@ -8,47 +8,73 @@ import subprocess
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
-from .simulation import DEEDS, KINDS, STRIKES, Outcome, Strike, run_seed
-
-Job = tuple[int, Strike | None]
+from .lives import run_lives
+from .places import all_places
+from .simulation import DEEDS, KINDS, run_seed
+from .strike import FAULTS_AT_PLACES, Outcome, Strike
 
 # A place seen in many seeds is struck in one of these; the run up to it is the same each time.
 SEEDS_PER_PLACE = 3
 
+WORLDS: dict[str, Callable[[int, Strike | None], Outcome]] = {
+    "broker": run_seed,
+    "lives": run_lives,
+}
+
+
+class Job(NamedTuple):
+    """One run. world: a key of WORLDS."""
+
+    world: str
+    seed: int
+    strike: Strike | None = None
+
+    def __str__(self) -> str:
+        """The command line that repeats it."""
+        told = f"python -m tests.simulation --seed {self.seed}"
+        if self.world != "broker":
+            told += f" --world {self.world}"
+        if self.strike is not None:
+            told += f" --strike '{self.strike.place}' --fault {self.strike.fault}"
+        return told
+
 
 @dataclass
 class Batch:
-    """failures: seed, strike and traceback of each. reached: seeds that came by a place."""
+    """failures: job and traceback of each. reached: runs that came by a place. too_short: runs that
+    went through less than each must."""
 
     runs: int = 0
     seconds: float = 0.0
     acknowledged: int = 0
-    least_acknowledged: int = 1 << 30
     fired: Counter[str] = field(default_factory=Counter)
     counted: Counter[str] = field(default_factory=Counter)
-    reached: dict[str, list[int]] = field(default_factory=dict)
+    reached: dict[str, list[Job]] = field(default_factory=dict)
     struck: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[Job, str]] = field(default_factory=list)
+    too_short: list[Job] = field(default_factory=list)
 
-    def add(self, outcome: Outcome, *, struck_on_purpose: bool = False) -> None:
-        """struck_on_purpose: what a run comes by after its `Strike` is no place to repeat."""
+    def add(self, job: Job, outcome: Outcome) -> None:
         self.runs += 1
         self.seconds += outcome.seconds
-        acknowledged = outcome.counted["acknowledged"]
-        self.acknowledged += acknowledged
-        self.least_acknowledged = min(self.least_acknowledged, acknowledged)
+        self.acknowledged += outcome.counted["acknowledged"]
         self.fired.update(outcome.fired)
         self.counted.update(outcome.counted)
         self.struck.update(outcome.struck)
-        for place in () if struck_on_purpose else outcome.places:
-            seeds = self.reached.setdefault(place, [])
-            if len(seeds) < SEEDS_PER_PLACE:
-                seeds.append(outcome.seed)
+        if not outcome.counts:
+            self.too_short.append(job)
+        if job.strike is not None:
+            return  # what a run comes by after its strike is no place to repeat
+        for place in outcome.places:
+            jobs = self.reached.setdefault(place, [])
+            if len(jobs) < SEEDS_PER_PLACE:
+                jobs.append(job)
 
     @property
     def never_fired(self) -> list[str]:
@@ -56,15 +82,23 @@ class Batch:
         return missing + [deed for deed in DEEDS if not self.counted[deed]]
 
     @property
+    def never_reached(self) -> list[str]:
+        return sorted(all_places() - self.reached.keys())
+
+    @property
     def never_struck(self) -> list[str]:
+        """Of those that were reached."""
         return sorted(place for place in self.reached if not self.struck[place])
 
-    def jobs_for_places(self) -> Iterator[Job]:
-        """Runs that strike where none has yet."""
+    def jobs_for_places(self, attempt: int) -> list[Job]:
+        """A run for each place at which none was hit yet; another one at each attempt."""
+        jobs = []
         for number, place in enumerate(self.never_struck):
-            seeds = self.reached[place]
-            for seed in seeds:
-                yield seed, Strike(place, STRIKES[(number + seed) % len(STRIKES)])
+            known = self.reached[place]
+            job = known[attempt % len(known)]
+            fault = FAULTS_AT_PLACES[(number + attempt) % len(FAULTS_AT_PLACES)]
+            jobs.append(job._replace(strike=Strike(place, fault)))
+        return jobs
 
 
 def seeds_of(count: int, commit: str) -> tuple[list[int], list[int]]:
@@ -92,16 +126,16 @@ def commit_id() -> str:
 def run_all(
     jobs: Sequence[Job], batch: Batch, processes: int, *, stop_at_failures: int = 5
 ) -> None:
-    """Adds what the runs did to `batch`; prints a line now and then."""
+    """Adds what the runs did to `batch`, in their order; prints a line now and then."""
     begun = said = time.monotonic()
     context = multiprocessing.get_context("spawn")
     with context.Pool(processes, _quiet) as pool:
-        for number, (job, result) in enumerate(pool.imap_unordered(_run, jobs, chunksize=2), 1):
+        for number, (job, result) in enumerate(pool.imap(_run, jobs, chunksize=2), 1):
             if isinstance(result, Outcome):
-                batch.add(result, struck_on_purpose=job[1] is not None)
+                batch.add(job, result)
             else:
                 batch.failures.append((job, result))
-                print(f"FAILED {describe(job)}\n{result}", flush=True)
+                print(f"FAILED {job}\n{result}", flush=True)
                 if len(batch.failures) >= stop_at_failures:
                     pool.terminate()
                     return
@@ -110,20 +144,13 @@ def run_all(
                 print(f"  {number} of {len(jobs)} runs in {said - begun:.0f} s", flush=True)
 
 
-def describe(job: Job) -> str:
-    """The command line that repeats a run."""
-    seed, strike = job
-    told = f"python -m tests.simulation --seed {seed}"
-    return told if strike is None else f"{told} --strike '{strike.place}' --fault {strike.fault}"
-
-
 def _quiet() -> None:
     logging.disable(logging.CRITICAL)
 
 
 def _run(job: Job) -> tuple[Job, Outcome | str]:
     try:
-        return job, run_seed(*job)
+        return job, WORLDS[job.world](job.seed, job.strike)
     except KeyboardInterrupt:
         raise
     except BaseException:

@@ -335,12 +335,24 @@ class SimulatedLoop(base_events.BaseEventLoop):
             self.resume(node)
         for task in rest:
             task.cancel()
-        if rest:
-            self.run_until_complete(asyncio.gather(*rest, return_exceptions=True))
+        self.run_until_complete(self._until_ended(rest))
         for generator in list(self._asyncgens):
             if generator.ag_running:  # of a crashed node, in the middle of a step: buried below
                 self._asyncgens.discard(generator)
         self.run_until_complete(self.shutdown_asyncgens())
+
+    async def _until_ended(self, tasks: list[asyncio.Task[Any]]) -> None:
+        """But for those whose node is crashed by another, as a process ends its child."""
+        for _ in range(10_000):
+            left = [
+                task
+                for task in tasks
+                if not task.done() and getattr(task, "node", "") not in self._crashed
+            ]
+            if not left:
+                return
+            await asyncio.wait(left, timeout=0.1)
+        raise Deadlock(f"tasks do not end when they are cancelled:\n{self.describe_waiting()}")
 
     @staticmethod
     def _bury(tasks: list[SimulatedTask]) -> None:

@@ -15,7 +15,7 @@ import asyncio
 import contextvars
 from collections import Counter
 from collections.abc import Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -31,44 +31,17 @@ from .processes import Child
 from .readers import Committer, Reader, WholeReader
 from .search import Searcher
 from .store import FAIR, ROUGH, SimulatedStore
+from .strike import LEAST_ACKNOWLEDGED, LEAST_FAULTS, LEAST_S, Outcome, Strike, Striker
 from .workload import CarelessProducer, Doing, Producer, Topic, World
 
-LEAST_S = 30.0
-LEAST_ACKNOWLEDGED = 300
-LEAST_FAULTS = 3
 # From the end of all faults to the answer that every client waits for.
 HEALED_WITHIN_S = 60.0
-
-
-@dataclass(frozen=True)
-class Strike:
-    """At the `visit`-th time that a process waits at `place`: crash, or pause and take over."""
-
-    place: str
-    fault: str
-    visit: int = 1
-
-
-@dataclass
-class Outcome:
-    """What a run went through. places: where processes waited; struck: where one was hit."""
-
-    seed: int
-    trace: str
-    seconds: float
-    counted: Counter[str]
-    fired: Counter[str]
-    places: Counter[str]
-    struck: Counter[str]
 
 
 class Simulation:
     def __init__(self, seed: int, strike: Strike | None = None) -> None:
         self.seed = seed
         self.rng = Random(f"simulation {seed}")
-        self.strike = strike
-        self.places: Counter[str] = Counter()
-        self.struck: Counter[str] = Counter()
         self.loop = SimulatedLoop(seed, on_step=self._on_step)
         weather = self.rng.choice((FAIR, ROUGH, ROUGH))
         self.weather = replace(weather, hang_s=3.0, slow_s=1.0, late_max_s=60.0, late_soon=0.6)
@@ -80,9 +53,7 @@ class Simulation:
         self.fired: Counter[str] = Counter()
         self.world = World(self.loop, self.cluster, self.history, asyncio.Event())
         self._dice = self._random()
-        self._armed = False
-        self._visits = 0
-        self.strike_done = False
+        self.striker = Striker(seed, self._random(), strike, self.loop.time)
 
     def run(self) -> Outcome:
         with self.cluster.small():
@@ -95,8 +66,8 @@ class Simulation:
             self.loop.time() - 1000.0,
             self.history.counted + self.cluster.counted,
             self.fired,
-            self.places,
-            self.struck,
+            self.striker.places,
+            self.striker.struck,
         )
 
     def _random(self) -> Random:
@@ -169,7 +140,7 @@ class Simulation:
                 self._fire(what)
                 cluster.crash(process)
             elif what == "strike":
-                self._armed = True
+                self.striker.armed = True
             elif what == "short_pause":
                 self._fire(what)
                 cluster.pause(process, rng.uniform(0.05, 3.0))
@@ -226,7 +197,7 @@ class Simulation:
         self.store.weather = FAIR
         self.store.recover()
         self.world.busy.set()
-        self._armed = False
+        self.striker.calm = True
         if self.cluster.current.ended:
             self.cluster.start()
 
@@ -279,32 +250,14 @@ class Simulation:
             return
         if self.loop.is_crashed(node) or self.loop.is_paused(node):
             return
-        self.places.update(places)
-        fault = self._asked_for(places)
         of = self.cluster.named(child.parent) if child is not None else process
-        if fault is None and self._armed and of is self.cluster.current:
-            # Rare places are the interesting ones.
-            rarest = min(self.places[place] for place in places)
-            if self._dice.random() < 3.0 / (rarest + 2):
-                fault = self._dice.choice(STRIKES)
-                self._armed = False
+        fault = self.striker.passes(places, may_be_hit=of is self.cluster.current)
         if fault is not None:
-            self.struck.update(places)
             self._fire(f"{fault}_at_await")
             if process is not None:
                 self._hit(process, fault)
             elif child is not None:
                 self._hit_child(child, fault)
-
-    def _asked_for(self, places: tuple[str, ...]) -> str | None:
-        """The fault of `strike`. Up to it the run is what it is without."""
-        if self.strike is None or self.strike_done or self.strike.place not in places:
-            return None
-        self._visits += 1
-        if self._visits < self.strike.visit:
-            return None
-        self.strike_done = True
-        return self.strike.fault
 
     def _hit(self, process: Process, fault: str) -> None:
         newest = process is self.cluster.current
@@ -341,7 +294,6 @@ class Simulation:
             self.cluster.log_ended(log.log_id)
 
 
-STRIKES = ("crash", "pause", "replace")
 FAULTS = (  # what `_chaos` draws from
     "crash",
     "strike",

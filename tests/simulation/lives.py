@@ -1,0 +1,298 @@
+"""Streams without a broker around them: what only clusters and operators do to them.
+
+A node leads streams, closes, reopens and drops them, merges, and dies or is closed under load; the
+next one takes over. Beside it a log that a stranger writes into, and rounds of deletion while
+streams still wait to be opened. After each take-over everything acknowledged must be there, byte
+for byte (`test_storage_model.World` checks it); a run is a function of its seed and `strike`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any, TypeVar
+from uuid import UUID
+
+from objectstore.errors import StoreError, StoreUnavailable
+from s3stream.collector import Collector
+from s3stream.errors import StreamClosed
+from s3stream.metadata.image import (
+    EMPTY_IMAGE,
+    End,
+    IncarnationState,
+    MetadataImage,
+    PartitionImage,
+    Rounds,
+    TopicImage,
+    changed,
+)
+from s3stream.metadata.records import BEFORE_ALL
+from s3stream.report import Reporter
+from s3stream.stream import Stream
+from tests.unit.s3stream.log_rig import WINDOW, Life
+from tests.unit.s3stream.test_storage_model import World
+from wal import Fenced, LogClosed, LogWriter, WalConfig, wal_log
+
+from .log_world import batch
+from .loop import SimulatedLoop, start_on
+from .store import SimulatedStore
+from .strike import LEAST_ACKNOWLEDGED, LEAST_FAULTS, LEAST_S, Outcome, Strike, Striker
+
+T = TypeVar("T")
+LIVES = 5
+
+
+class Lives(World):
+    """See the module. fired: faults that happened, by kind."""
+
+    def __init__(self, loop: SimulatedLoop, seed: int, striker: Striker) -> None:
+        super().__init__(loop, seed, rough=seed % 3 != 0)
+        self.striker = striker
+        self.fired: Counter[str] = Counter()
+        self.closing = False
+        # Of another cluster: rounds of this one would delete a log that no image knows.
+        self._other = SimulatedStore(loop, Random(seed + 3), self.bucket.weather)
+
+    @property
+    def node(self) -> str:
+        return f"n{self.incarnation}"
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(
+            one[1] < written.acknowledged
+            for written in self.streams.values()
+            for one in written.batches
+        )
+
+    def enough(self) -> bool:
+        fired = sum(self.fired.values()) + sum(self.bucket.fired.values())
+        seconds = self.loop.time() - 1000.0
+        return (
+            seconds >= LEAST_S and self.acknowledged >= LEAST_ACKNOWLEDGED and fired >= LEAST_FAULTS
+        )
+
+    async def play(self) -> None:
+        lived = 0
+        while lived < LIVES or not self.enough():
+            await self.live(self.rng.choice((1.0, 10.0, 30.0)))
+            lived += 1
+            assert lived < 100, "too little happens"
+        # Nobody dies any more: whatever was acknowledged is there.
+        self.closing = False
+        self.striker.calm = True
+        self.incarnation += 1
+        life = start_on(self.node, self.life(self.incarnation))
+        await asyncio.wait_for(asyncio.wait([life]), 600)
+        life.result()
+
+    async def live(self, for_s: float) -> None:
+        self.incarnation += 1
+        self.closing = False
+        self.striker.armed = self.rng.random() < 0.5
+        life = start_on(self.node, self.life(self.incarnation))
+        await asyncio.wait([life], timeout=for_s)
+        if not life.done() and not self.loop.is_crashed(self.node) and self.rng.random() < 0.5:
+            self.fired["close"] += 1
+            self.closing = True
+            storage = self.storages[-1]
+            deadline_s = self.rng.choice((0.0, 0.05, 1.0, 20.0))
+            closing = start_on(self.node, storage.close(deadline_s))
+            await asyncio.wait([closing], timeout=40.0)
+            if closing.done():
+                closing.result()
+        error = life.exception() if life.done() else None
+        if error is not None and not (self.closing and all(map(_is_of_closing, _leaves(error)))):
+            raise error
+        if not self.loop.is_crashed(self.node):
+            self.fired["crash"] += 1
+            self.loop.crash(self.node)
+        self.dead.append(self.incarnation)
+
+    # What the storage's own model does not do.
+
+    async def patiently(self, what: Callable[[], Awaitable[T]]) -> T:
+        async def tried() -> T:
+            try:
+                return await what()
+            except StoreError as error:
+                if self.closing:
+                    raise LogClosed("closed under whoever reads") from error
+                raise
+
+        return await super().patiently(tried)
+
+    async def open_all(self, life: Life, mine: int) -> dict[int, Stream]:
+        if self.rng.random() < 0.7:
+            await self.patiently(lambda: _Round(self, life, mine).hold())
+        return await super().open_all(life, mine)
+
+    async def read(self, streams: dict[int, Stream]) -> None:
+        storage = self.storages[-1]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(super().read(streams))
+            tasks.create_task(self.flush_now_and_then(storage))
+            tasks.create_task(self.reopen(storage, streams))
+            tasks.create_task(self.meet_a_stranger())
+
+    async def flush_now_and_then(self, storage: Any) -> None:
+        for _ in range(self.rng.randrange(4)):
+            await asyncio.sleep(self.rng.uniform(0.0, 1.0))
+            await storage.flush()
+
+    async def reopen(self, storage: Any, streams: dict[int, Stream]) -> None:
+        """At a higher epoch, with batches of the one before still on their way."""
+        for _ in range(self.rng.randrange(4)):
+            await asyncio.sleep(self.rng.uniform(0.0, 2.0))
+            if not streams:
+                return
+            stream_id = self.rng.choice(list(streams))
+            written = self.streams[stream_id]
+            written.epoch += 1
+            wanted = [(stream_id, written.epoch, (2, self.incarnation, stream_id))]
+            del streams[stream_id]
+            (streams[stream_id],) = await storage.open_streams(wanted)
+            self.fired["reopened"] += 1
+
+    async def meet_a_stranger(self) -> None:
+        """A log whose next place holds something that is not of our making: it is ours no more."""
+        durable: list[int] = []
+        log = wal_log(self.incarnation)
+        writer = LogWriter(
+            self._other,
+            log,
+            WINDOW,
+            WalConfig(latency_target_s=0.01, object_max_batches=2),
+            rng=Random(self.rng.random()),
+            on_durable=lambda one: durable.append(one.seq),
+        )
+
+        async def write() -> None:
+            for number in range(6):
+                await writer.append(batch(number))
+            await self._other.inner.create(log.key(writer.next_seq), (b"nothing of ours",))
+            while True:
+                try:
+                    await self.patiently(writer.confirm)
+                except Fenced:
+                    self.fired["stranger"] += 1
+                    return
+
+        running = asyncio.create_task(writer.run())
+        try:
+            await write()
+        finally:
+            if not running.done():
+                writer.abort()
+            await asyncio.wait([running])
+        assert isinstance(running.exception(), Fenced), "a stranger's object was not noticed"
+        for seq in durable:
+            assert log.key(seq) in self._other.inner._objects
+
+
+class _Round:
+    """A round of deletion while recovered streams are not opened yet: only images name them."""
+
+    def __init__(self, lives: Lives, life: Life, mine: int) -> None:
+        self._lives = lives
+        self.image: MetadataImage = changed(EMPTY_IMAGE, cluster_id="x")
+        storage = life.storage
+        self._reporter = Reporter(
+            storage.registry,
+            storage.reader,
+            storage.object_writer,
+            append=storage.append_control,
+            next_seq=lambda: storage.wal.next_seq,
+        )
+        self._answers: list[asyncio.Task[None]] = []
+        self._state(mine, None)
+        partitions = []
+        for stream_id, written in sorted(lives.streams.items()):
+            source = written.source
+            if source is None:
+                continue
+            self._state(source.incarnation, source.recovery)
+            partitions.append(
+                PartitionImage(stream_id, stream_id, mine, 0, BEFORE_ALL, source.incarnation, False)
+            )
+        topic = TopicImage("t", UUID(int=1), False, 1, {}, tuple(partitions))
+        self.image = changed(self.image, topics=self.image.topics.set("t", topic))
+
+    def _state(self, incarnation: int, recovery: Any) -> None:
+        ended = None if recovery is None else End(1 << 40, b"m")
+        state = IncarnationState(
+            incarnation, incarnation, WINDOW, recovery is not None, ended, recovery
+        )
+        incarnations = self.image.incarnations.set(incarnation, state)
+        self.image = changed(self.image, incarnations=incarnations)
+
+    async def hold(self) -> None:
+        collector = Collector(self._lives.store, self, rng=Random(self._lives.rng.random()))
+        try:
+            result = await collector.run_round()
+            assert not result.abandoned
+            self._lives.deleted += result.deleted
+        finally:
+            for answer in self._answers:
+                answer.cancel()
+                await asyncio.wait([answer])
+
+    # Of RoundLog.
+
+    async def begin_round(self) -> int:
+        number = self.image.rounds.next_number
+        self.image = changed(self.image, rounds=Rounds(number + 1, number, BEFORE_ALL))
+        self._answers.append(asyncio.create_task(self._reporter.answer(number)))
+        return number
+
+    async def end_round(self, number: int, *, abandoned: bool) -> None:
+        self.image = changed(self.image, rounds=Rounds(number + 1))
+
+
+def run_lives(seed: int, strike: Strike | None = None) -> Outcome:
+    """Raises what broke."""
+    striker = Striker(seed, Random(f"strikes {seed}"), strike, lambda: loop.time())
+    made: list[Lives] = []
+
+    def on_step(node: str, places: tuple[str, ...]) -> None:
+        lives = made[0]
+        if node != lives.node or loop.is_crashed(node) or loop.is_paused(node):
+            return
+        fault = striker.passes(places, may_be_hit=True)
+        if fault is not None:
+            lives.fired[f"{fault}_at_await"] += 1
+            if fault == "crash":
+                loop.crash(node)
+            else:
+                loop.pause(node, lives.rng.choice((0.5, 3.0)))
+
+    loop = SimulatedLoop(seed, on_step=on_step)
+    made.append(Lives(loop, seed, striker))
+
+    async def main() -> None:
+        await made[0].play()
+
+    loop.run(main())
+    lives = made[0]
+    counted = Counter({"acknowledged": lives.acknowledged, "lives": lives.incarnation})
+    return Outcome(
+        seed,
+        loop.trace,
+        loop.time() - 1000.0,
+        counted,
+        lives.fired + lives.bucket.fired,
+        striker.places,
+        striker.struck,
+    )
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
+    return [error]
+
+
+def _is_of_closing(error: BaseException) -> bool:
+    return isinstance(error, LogClosed | StreamClosed | StoreUnavailable)

@@ -1,0 +1,118 @@
+"""Hitting processes where they wait, and what a run went through.
+
+Strike    the place that this run is made for: its process is hit at the first chance
+wanted    places drawn by the seed out of all that there are, each hit once, when they come
+armed     a fault is due at whatever place comes, the rarer the likelier
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from .places import all_places
+
+LEAST_S = 30.0
+LEAST_ACKNOWLEDGED = 300
+LEAST_FAULTS = 3
+FAULTS_AT_PLACES = ("crash", "pause", "replace")
+# Of which a run comes by half, and rests in between.
+WANTED = 20
+REST_S = 3.0
+
+
+@dataclass(frozen=True)
+class Strike:
+    """At the `visit`-th time that a process waits at `place`: crash, or pause and take over."""
+
+    place: str
+    fault: str
+    visit: int = 1
+
+
+@dataclass
+class Outcome:
+    """What a run went through. places: where processes waited; struck: where one was hit."""
+
+    seed: int
+    trace: str
+    seconds: float
+    counted: Counter[str]
+    fired: Counter[str]
+    places: Counter[str]
+    struck: Counter[str]
+
+    @property
+    def counts(self) -> bool:
+        """Whether it went through as much as a run must."""
+        return (
+            self.seconds >= LEAST_S
+            and self.counted["acknowledged"] >= LEAST_ACKNOWLEDGED
+            and sum(self.fired.values()) >= LEAST_FAULTS
+        )
+
+
+class Striker:
+    """Decides at each step whether its process is hit there."""
+
+    def __init__(
+        self, seed: int, rng: Random, strike: Strike | None, now: Callable[[], float]
+    ) -> None:
+        self.places: Counter[str] = Counter()
+        self.struck: Counter[str] = Counter()
+        self.armed = False
+        self.strike = strike
+        self.strike_done = False
+        self._visits = 0
+        self._rng = rng
+        self._now = now
+        self._rests_until = 0.0
+        self.calm = False
+        """Nobody is hit any more."""
+        self._wanted = set(Random(f"wanted {seed}").sample(_every_place(), WANTED))
+
+    def passes(self, places: tuple[str, ...], *, may_be_hit: bool) -> str | None:
+        """A process goes on from there; the fault that it is to meet instead.
+
+        may_be_hit: by the run's own faults, too.
+        """
+        self.places.update(places)
+        fault = self._asked_for(places)
+        if fault is None and may_be_hit and not self.calm and self._is_due(places):
+            fault = self._rng.choice(FAULTS_AT_PLACES)
+        if fault is not None:
+            self.struck.update(places)
+            self._wanted.difference_update(places)
+        return fault
+
+    def _is_due(self, places: tuple[str, ...]) -> bool:
+        if not self._wanted.isdisjoint(places) and self._now() >= self._rests_until:
+            # Not always the first time.
+            if self._rng.random() < 0.5:
+                self._rests_until = self._now() + REST_S
+                return True
+        elif self.armed:
+            # Rare places are the interesting ones.
+            rarest = min(self.places[place] for place in places)
+            if self._rng.random() < 3.0 / (rarest + 2):
+                self.armed = False
+                return True
+        return False
+
+    def _asked_for(self, places: tuple[str, ...]) -> str | None:
+        """The fault of `strike`. Up to it the run is what it is without."""
+        if self.strike is None or self.strike_done or self.strike.place not in places:
+            return None
+        self._visits += 1
+        if self._visits < self.strike.visit:
+            return None
+        self.strike_done = True
+        return self.strike.fault
+
+
+@cache
+def _every_place() -> list[str]:
+    return sorted(all_places())
