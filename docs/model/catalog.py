@@ -11,6 +11,7 @@ from .explore import Found, Model, explore
 from .failover import Failover
 from .handoff import Handoff
 from .log import Log
+from .reports import Reports
 from .rounds import Rounds
 from .silence import Silence
 from .terms import Terms
@@ -22,6 +23,7 @@ SUBJECTS: Mapping[str, type[AnyModel]] = {
     "handoff": Handoff,
     "failover": Failover,
     "rounds": Rounds,
+    "reports": Reports,
     "terms": Terms,
     "silence": Silence,
 }
@@ -85,6 +87,8 @@ HOLDS = (
     Size("log", (3, 2, 1, 2), {"reader": True}),
     Size("log", (4, 1, 2, 1), {"checkpoint_every": 2}, goal=True),
     Size("log", (5, 2, 1, 1), {"checkpoint_every": 2}),
+    Size("log", (3, 1, 2, 1), {"page": 2}, goal=True),
+    Size("log", (4, 2, 1, 1), {"page": 2}),
     Size("handoff", (2, 2, 1, 1), goal=True),
     Size("handoff", (3, 1, 1, 1)),
     Size("failover", (3, 1, 1), goal=True),
@@ -95,6 +99,8 @@ HOLDS = (
     Size("rounds", (2, 0, 1, 1, 2), {"fresh": True}),
     Size("rounds", (3, 0, 1, 1, 1), {"late": True}),
     Size("rounds", (3, 0, 2, 1, 2)),
+    Size("reports", (2, 2, 2)),
+    Size("reports", (3, 1, 2)),
     Size("terms", (2, 3, 4, 2, 0), goal=True),
     Size("terms", (3, 2, 3, 1, 0), goal=True),
     Size("terms", (3, 3, 2, 0, 1), goal=True),
@@ -117,6 +123,7 @@ LARGER = (
     Size("rounds", (3, 1, 1, 1, 1)),
     Size("rounds", (2, 1, 1, 1, 1), {"fresh": True}),
     Size("rounds", (2, 2, 1, 0, 2), {"pages": True}),
+    Size("reports", (3, 2, 2)),
     Size("terms", (2, 3, 5, 3, 0)),
     Size("terms", (3, 3, 3, 1, 1)),
     Size("silence", (4, 4)),
@@ -182,6 +189,9 @@ BROKEN = (
     _broken("rounds", "ended_at_record", (2, 1, 1, 1, 1), 12, "which was deleted"),
     _broken("rounds", "waits", (2, 1, 1, 0, 2), 14, "which was deleted"),
     _broken("rounds", "abandon", (3, 0, 2, 1, 2), 23, "which was deleted"),
+    _broken("reports", "let_go_by_record", (2, 1, 2), 14, "X was deleted"),
+    _broken("reports", "newest_round", (2, 1, 2), 16, "X was deleted"),
+    _broken("reports", "folded_round", (2, 1, 2), 12, "X was deleted"),
     _broken("terms", "read_to_end", (2, 2, 3, 0, 0), 3, "the numbers given out are [1, 1]"),
     _broken("terms", "empty_sealed", (2, 2, 3, 0, 1), 2, "the goal is out of reach", goal=True),
     _broken("terms", "gap_checked", (2, 2, 3, 1, 0), 6, "the goal is out of reach", goal=True),

@@ -9,7 +9,8 @@ time after they were decided, and again. Reading a log back is a pure look at th
     copies   per object: its PUTs on their way
     acked    the prefix that is durable as the writer knows; got: bits, landed beyond it
     doomed   bits: places whose deletion was decided
-    sealers  (phase, place, bits to be sealed): list, put, judge, end; won, lost
+    sealers  (phase, place, bits to be sealed): list, half, put, judge, end; won,
+             lost
     end      of `<log>/end`, or -1; adopted: somebody has read the log to its end
     read_to  how far a reader has counted the log's objects
 """
@@ -42,7 +43,8 @@ class State(NamedTuple):
 class Log(Model[State]):
     """objects: that the writer composes. copies: of each PUT. checkpoint_every: 0: `trim` runs up
     to `durable`; else every so many-th object carries a checkpoint, and trim obeys 3.5. reader:
-    somebody also reads the log while it is written.
+    somebody also reads the log while it is written. page: a sealer's LIST is no snapshot: places
+    from there on are on a second page, listed later.
     """
 
     RULES: ClassVar[Mapping[str, str]] = {
@@ -74,11 +76,13 @@ class Log(Model[State]):
         *,
         checkpoint_every: int = 0,
         reader: bool = False,
+        page: int = 0,
         off: Collection[str] = (),
     ) -> None:
         super().__init__(off)
         self.objects, self.window, self.copies = objects, window, copies
         self.sealers, self.every, self.reader = sealers, checkpoint_every, reader
+        self.page = page
         self.places = objects + window + 1
         self.owners_by_seal = not self.on("end_object")
 
@@ -240,7 +244,23 @@ class Log(Model[State]):
             return s._replace(sealers=_put_sealer(s.sealers, j, (phase, place, todo)))
 
         if phase == "list":
-            yield from self._list(s, j)
+            if self.page:
+                data = sum((s.store[i] == DATA) << i for i in range(self.page))
+                seals = sum((s.store[i] >= SEAL) << i for i in range(self.page))
+                yield f"S{j} lists the first page", now("half", data, seals)
+            else:
+                yield from self._list(s, j, s)
+        elif phase == "half":
+            listed = tuple(
+                DATA if place >> i & 1 else SEAL if todo >> i & 1 else ABSENT
+                for i in range(self.page)
+            )
+            view = s._replace(store=(*listed, *s.store[self.page :]))
+            highest = max((i for i in range(self.objects) if view.store[i] == DATA), default=None)
+            if highest is not None and s.store[highest] != DATA:
+                yield f"S{j} does not find {highest} any more, lists again", now("list", 0)
+            else:
+                yield from self._list(s, j, view)
         elif phase == "put":
             for i in range(place, self.places):
                 if not todo >> i & 1:
@@ -271,19 +291,21 @@ class Log(Model[State]):
             else:
                 yield f"S{j} finds `end` there", now("lost", s.end)
 
-    def _list(self, s: State, j: int) -> Iterator[tuple[str, State]]:
+    def _list(self, s: State, j: int, seen: State) -> Iterator[tuple[str, State]]:
+        """seen: as the listing showed the store."""
+
         def now(phase: str, place: int, todo: int = 0) -> State:
             return s._replace(sealers=_put_sealer(s.sealers, j, (phase, place, todo)))
 
         if s.end >= 0 and self.on("end_object"):
             yield f"S{j} finds `end`", now("lost", s.end)
             return
-        k = self.first_missing(s)
+        k = self.first_missing(seen)
         undecided = 0
         for i in range(k, k + self.window + 1):
-            undecided |= (s.store[i] == ABSENT) << i
+            undecided |= (seen.store[i] == ABSENT) << i
         decided = not undecided or not (self.on("window_at_end") and self.on("whole_window"))
-        if s.store[k] >= SEAL and decided and not self.void(s, k):
+        if seen.store[k] >= SEAL and decided and not self.void(seen, k):
             if not self.owners_by_seal:
                 yield f"S{j} lists: a valid seal at {k}", now("end", k)
             elif s.store[k] == SEAL + j:
@@ -296,6 +318,8 @@ class Log(Model[State]):
             undecided &= 1 << k
         if undecided:
             yield f"S{j} lists: the first missing is {k}", now("put", k, undecided)
+        elif seen is not s:
+            yield f"S{j} lists: {k} is overtaken, lists again", now("list", 0)
 
     def _read(self, s: State) -> Iterator[tuple[str, State]]:
         if self.on("count_contiguous"):

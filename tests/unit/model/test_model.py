@@ -19,6 +19,7 @@ TINIEST = (
     Size("handoff", (2, 1, 1, 1), goal=True),
     Size("failover", (2, 1, 1), goal=True),
     Size("rounds", (2, 1, 1, 0, 1)),
+    Size("reports", (2, 1, 1)),
     Size("terms", (2, 2, 3, 1, 0), goal=True),
     Size("silence", (2, 4), goal=False),
 )
