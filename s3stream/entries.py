@@ -33,13 +33,13 @@ class Tally(msgspec.Struct, array_like=True, gc=False):
     record_count: int = 0
     size_bytes: int = 0
 
-    def add(self, one: ObjectRange) -> None:
+    def add(self, one: ObjectRange | Tally) -> None:
         self.sum = add_sums(self.sum, one.sum)
         self.batch_count += one.batch_count
         self.record_count += one.record_count
         self.size_bytes += one.size_bytes
 
-    def subtract(self, one: ObjectRange) -> None:
+    def subtract(self, one: ObjectRange | Tally) -> None:
         self.sum = subtract_sums(self.sum, one.sum)
         self.batch_count -= one.batch_count
         self.record_count -= one.record_count

@@ -23,7 +23,7 @@ from .entries import (
     Tally,
 )
 from .history import digest
-from .refs import ObjectRange, ObjectRef, add_sums
+from .refs import SUM_BYTES, SUM_MODULUS, ObjectRange, ObjectRef, add_sums
 
 
 def ref_of(key: str, write_id: bytes, size_bytes: int, index: ObjectIndex) -> ObjectRef:
@@ -359,12 +359,10 @@ def _replace(
             f"{replaced[0].base_offset} to {replaced[-1].end_offset}: {new} for {old}"
         )
     # A range that straddles the start brings batches back that had left: they are live again.
-    for one in replaced:
-        entry.live.subtract(one)
-        entry.trimmed.add(one)
-    for one in kept:
-        entry.live.add(one)
-        entry.trimmed.subtract(one)
+    entry.live.subtract(old)
+    entry.trimmed.add(old)
+    entry.live.add(new)
+    entry.trimmed.subtract(new)
     entry.ranges[first:last] = kept
     return kept
 
@@ -423,7 +421,10 @@ def _check_same(entry: StreamEntry, index: ObjectRange, ranges: Sequence[ObjectR
 
 
 def _tally(ranges: Sequence[ObjectRange]) -> Tally:
-    total = Tally()
-    for one in ranges:
-        total.add(one)
-    return total
+    total = sum(int.from_bytes(one.sum, "big") for one in ranges) % SUM_MODULUS
+    return Tally(
+        total.to_bytes(SUM_BYTES, "big"),
+        sum(one.batch_count for one in ranges),
+        sum(one.record_count for one in ranges),
+        sum(one.size_bytes for one in ranges),
+    )

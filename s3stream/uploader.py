@@ -40,6 +40,8 @@ from .registry import StreamRegistry
 _WHOLE = 1 << 62
 # One PUT of 64 MiB goes at some 80 MB/s on S3: several keep up with producers that are faster.
 _OBJECTS_AT_ONCE = 4
+# Batches, in about a millisecond: a large upload of small ones must not hold up the loop.
+_GATHERED_AT_ONCE = 4096
 
 
 @dataclass(slots=True)
@@ -306,11 +308,15 @@ class Uploader:
 
     async def _gather(self, group: list[_Unit]) -> list[BatchEntry]:
         entries: list[BatchEntry] = []
+        rest_at = _GATHERED_AT_ONCE
         for unit in group:
             if unit.stream_id in self._unreadable:
                 continue
             if unit.entries is not None:
                 entries += map(in_line, unit.entries)
+                if len(entries) >= rest_at:
+                    rest_at = len(entries) + _GATHERED_AT_ONCE
+                    await asyncio.sleep(0)
                 continue
             try:
                 entries += await self._read(unit)
