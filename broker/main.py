@@ -105,7 +105,8 @@ def _add_start(commands: Commands) -> None:
         "--listener",
         action="append",
         metavar="[NAME=]HOST:PORT[@ADVERTISED]",
-        help="where clients connect (default 127.0.0.1:9092); may be repeated",
+        help="where clients connect (default 127.0.0.1:9092); may be repeated. Without a NAME they"
+        " are PLAINTEXT, PLAINTEXT_2 and so on; clients are told of the one by which they came",
     )
     start.add_argument(
         "--advertised", metavar="HOST:PORT", help="what clients are told, of the one listener"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WILDCARDS = frozenset({"", "0.0.0.0", "::", "*"})
 DEFAULT_NAME = "PLAINTEXT"
@@ -80,12 +80,33 @@ def parse_listener(text: str) -> Listener:
     return Listener(name.upper(), bind, advertised)
 
 
+def _has_name(text: str) -> bool:
+    return "://" in text or "=" in text
+
+
+def _named_apart(parsed: Sequence[tuple[Listener, bool]]) -> list[Listener]:
+    """Of several without a name the first keeps the usual one, the others get a number too."""
+    taken = {listener.name for listener, has_name in parsed if has_name}
+    found = []
+    for listener, has_name in parsed:
+        if not has_name:
+            name, number = DEFAULT_NAME, 1
+            while name in taken:
+                number += 1
+                name = f"{DEFAULT_NAME}_{number}"
+            taken.add(name)
+            listener = replace(listener, name=name)
+        found.append(listener)
+    return found
+
+
 def resolve_listeners(listeners: Sequence[str], advertised: Sequence[str] = ()) -> list[Listener]:
     """Every listener with what it advertises. Raises BadListener.
 
+    listeners: those without a name are PLAINTEXT, PLAINTEXT_2, PLAINTEXT_3 and so on.
     advertised: entries of advertised.listeners; one without a name is for the only listener.
     """
-    found = [parse_listener(text) for text in listeners]
+    found = _named_apart([(parse_listener(text), _has_name(text)) for text in listeners])
     names = [listener.name for listener in found]
     for name in names:
         if names.count(name) > 1:
@@ -94,7 +115,7 @@ def resolve_listeners(listeners: Sequence[str], advertised: Sequence[str] = ()) 
                 f" --listener A={found[0].bind} --listener B={found[-1].bind}"
             )
     for text in advertised:
-        named = "://" in text or "=" in text
+        named = _has_name(text)
         if not named and len(found) != 1:
             raise BadListener(
                 f"{text!r} does not say which of the listeners {', '.join(names)} it is for:"

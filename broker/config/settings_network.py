@@ -11,7 +11,8 @@ NETWORK: tuple[Setting, ...] = (
         ConfigType.LIST,
         ("PLAINTEXT://127.0.0.1:9092",),
         "Addresses at which clients are accepted: [NAME=]HOST:PORT[@ADVERTISED], or Kafka's"
-        " NAME://HOST:PORT. Port 0 takes a free one.",
+        " NAME://HOST:PORT. Port 0 takes a free one. Without a name they are PLAINTEXT, PLAINTEXT_2"
+        " and so on.",
         NonEmpty(),
         kafka_default=("PLAINTEXT://:9092",),
         reason="Nobody but this machine reaches a broker that was merely tried out.",

@@ -296,6 +296,23 @@ def test_without_a_node_id_each_broker_gets_one_and_a_dead_one_comes_back(tmp_pa
         broker.kill()
 
 
+def test_each_of_several_listeners_without_names_tells_its_clients_of_itself(
+    tmp_path: Path,
+) -> None:
+    from confluent_kafka.admin import AdminClient
+
+    broker = BrokerProcess(f"file://{tmp_path}/data", tmp_path)
+    other = f"127.0.0.1:{free_port()}"
+    try:
+        broker.start(extra=["--listener", other])
+        assert f"kafka {broker.bootstrap},{other} http" in broker.ready_line
+        for address in (broker.bootstrap, other):
+            found = AdminClient({"bootstrap.servers": address}).list_topics(timeout=20).brokers
+            assert [f"{one.host}:{one.port}" for one in found.values()] == [address]
+    finally:
+        broker.kill()
+
+
 # Ends
 
 

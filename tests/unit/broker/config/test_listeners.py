@@ -47,10 +47,22 @@ def test_advertised_addresses_find_their_listener() -> None:
     assert only.advertised == Address("pub", 5)
 
 
+def test_listeners_without_a_name_get_one_each_and_never_one_that_was_given() -> None:
+    def names(*texts: str) -> list[str]:
+        return [one.name for one in resolve(list(texts))]
+
+    assert names("h:1") == ["PLAINTEXT"]
+    assert names("h:1", "h:2", "h:3") == ["PLAINTEXT", "PLAINTEXT_2", "PLAINTEXT_3"]
+    assert names("h:1", "INSIDE=h:2", "h:3") == ["PLAINTEXT", "INSIDE", "PLAINTEXT_2"]
+    assert names("h:1", "PLAINTEXT=h:2") == ["PLAINTEXT_2", "PLAINTEXT"]
+    assert names("h:1", "h:2", "PLAINTEXT_2=h:3") == ["PLAINTEXT", "PLAINTEXT_3", "PLAINTEXT_2"]
+
+
 @pytest.mark.parametrize(
     ("listeners", "advertised", "word"),
     [
-        (["h:1", "h:2"], [], "two listeners are named PLAINTEXT"),
+        (["A=h:1", "A=h:2"], [], "two listeners are named A"),
+        (["PLAINTEXT://h:1", "PLAINTEXT://h:2"], [], "two listeners are named PLAINTEXT"),
         (["A=h:1", "B=h:2"], ["pub:5"], "which of the listeners A, B"),
         (["A=h:1"], ["B://pub:5"], "no listener B"),
         (["A=h:1"], ["A://0.0.0.0:5"], "real host"),
