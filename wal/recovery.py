@@ -15,7 +15,7 @@ from objectstore.store import ObjectStore
 from .errors import HoleInLog, TrimmedAway
 from .format.header import Kind, ObjectHeader
 from .format.index import ObjectIndex
-from .format.read import read_header, read_index, read_object
+from .format.read import read_header, read_index
 from .keys import LogName
 from .parallel import each_of
 from .seal import read_end
@@ -28,7 +28,7 @@ ATTEMPTS = 64
 
 @dataclass(frozen=True, slots=True)
 class LogObject:
-    """One counted object. size: bytes. data: the whole object, checked, where it was asked for."""
+    """One counted object. size: bytes."""
 
     seq: int
     key: str
@@ -36,7 +36,6 @@ class LogObject:
     size: int
     header: ObjectHeader
     index: ObjectIndex
-    data: memoryview | None = None
 
 
 async def read_tail(
@@ -45,13 +44,12 @@ async def read_tail(
     end: int | None,
     *,
     from_seq: int | None = None,
-    with_blocks: bool = False,
 ) -> list[LogObject]:
     """The counted objects of `log`, oldest first.
 
     end: exclusive, from its `end` object; None: look for that, and where there is none read as
     far as the objects are contiguous (or to the first seal: what lies beyond does not count).
-    from_seq: leave out what is below. with_blocks: read every object whole.
+    from_seq: leave out what is below.
     Raises TrimmedAway (from_seq lies below the trim), HoleInLog, Corrupt.
     """
     if end is None:
@@ -63,8 +61,8 @@ async def read_tail(
         # what it shows may be trimmed before it is read. A real hole stays where it is.
         try:
             if end is not None:
-                return await _read_ended(store, log, end, from_seq, with_blocks)
-            return await _read_open(store, log, from_seq, with_blocks)
+                return await _read_ended(store, log, end, from_seq)
+            return await _read_open(store, log, from_seq)
         except HoleInLog as hole:
             met[hole.seq] += 1
             if met[hole.seq] == SAME_HOLE_ATTEMPTS:
@@ -73,7 +71,7 @@ async def read_tail(
 
 
 async def _read_ended(
-    store: ObjectStore, log: LogName, end: int, from_seq: int | None, with_blocks: bool
+    store: ObjectStore, log: LogName, end: int, from_seq: int | None
 ) -> list[LogObject]:
     if end == 0:
         return []
@@ -86,17 +84,15 @@ async def _read_ended(
             if seq is None or seq >= end:
                 break
             sizes[seq] = row.size_bytes
-    return await _read_all(store, log, sizes, start, end, with_blocks)
+    return await _read_all(store, log, sizes, start, end)
 
 
-async def _read_open(
-    store: ObjectStore, log: LogName, from_seq: int | None, with_blocks: bool
-) -> list[LogObject]:
+async def _read_open(store: ObjectStore, log: LogName, from_seq: int | None) -> list[LogObject]:
     seen = await survey(store, log, 0 if from_seq is None else from_seq)
     if seen.has_end:
         found = await read_end(store, log)
         if found is not None:
-            return await _read_ended(store, log, found.end, from_seq, with_blocks)
+            return await _read_ended(store, log, found.end, from_seq)
     if seen.newest is None:
         return []
     _start(log, seen.trim, from_seq)
@@ -110,7 +106,7 @@ async def _read_open(
         return []
     trim = await _trim_of(store, log, end - 1)
     start = trim if from_seq is None else max(trim, from_seq)
-    return await _read_all(store, log, seen.sizes, start, end, with_blocks)
+    return await _read_all(store, log, seen.sizes, start, end)
 
 
 async def _trim_of(store: ObjectStore, log: LogName, last: int) -> int:
@@ -136,7 +132,6 @@ async def _read_all(
     sizes: dict[int, int],
     start: int,
     end: int,
-    with_blocks: bool,
 ) -> list[LogObject]:
     for seq in range(start, end):
         if seq not in sizes:
@@ -144,18 +139,13 @@ async def _read_all(
 
     async def one(seq: int) -> LogObject:
         key = log.key(seq)
-        data: memoryview | None = None
         try:
-            if with_blocks:
-                whole = await read_object(store, key)
-                header, index, data = whole.header, whole.index, whole.data
-            else:
-                index = await read_index(store, key, sizes[seq])
-                header = index.decoded_header(key)
+            index = await read_index(store, key, sizes[seq])
         except NotFound as error:
             raise HoleInLog(log, seq, "it was listed a moment ago") from error
+        header = index.decoded_header(key)
         _check_data(header, log, seq)
-        return LogObject(seq, key, header.write_id, sizes[seq], header, index, data)
+        return LogObject(seq, key, header.write_id, sizes[seq], header, index)
 
     return await each_of(one, range(start, end), READS_AT_ONCE)
 

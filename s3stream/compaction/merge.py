@@ -20,7 +20,7 @@ from random import Random
 from objectstore.create import PART_SIZE_BYTES, OnTrouble, create_by_upload, create_once
 from objectstore.errors import Corrupt
 from objectstore.store import Buffer, Chunks, ObjectStore
-from protocol.record_batch import assign, iter_headers
+from protocol.record_batch import iter_headers
 from wal.format import (
     BLOCK_BYTES,
     HEADER_SIZE,
@@ -186,8 +186,8 @@ class _Sources:
             if piece.base_offset < one.base_offset or piece.end_offset > one.end_offset:
                 continue
             if piece.reference is not None:
-                yield piece, await self._out_of_line(piece)
-                continue
+                # Uploads bring it in line, and what refers to it is never adopted.
+                raise Corrupt(f"{one.object.key}: stream {stream_id} has a batch out of line")
             block = await source.block(self._store, piece.block)
             yield piece, block[piece.position : piece.position + piece.size_bytes]
 
@@ -202,18 +202,6 @@ class _Sources:
                 by_stream.setdefault(one.stream_id, []).append(one)
             found = self._open[ref.key] = _Source(ref, index, by_stream)
         return found
-
-    async def _out_of_line(self, piece: StreamRange) -> bytearray:
-        reference = piece.reference
-        assert reference is not None
-        index = await read_index(self._store, reference.key, reference.size, reference.write_id)
-        if len(index.ranges) != 1 or index.ranges[0].reference is not None:
-            raise Corrupt(f"{reference.key}: not an object of one batch")
-        kept = index.ranges[0]
-        (block,) = await read_blocks(self._store, reference.key, index, [kept.block])
-        batch = bytearray(block[kept.position : kept.position + kept.size_bytes])
-        assign(batch, piece.base_offset, piece.leader_epoch)
-        return batch
 
 
 @dataclass(slots=True)

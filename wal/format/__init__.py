@@ -44,7 +44,6 @@ from .read import (
     read_blocks,
     read_header,
     read_index,
-    read_object,
 )
 
 __all__ = [
@@ -83,7 +82,6 @@ __all__ = [
     "read_blocks",
     "read_header",
     "read_index",
-    "read_object",
     "subtract_sum",
     "sum_bytes",
 ]

@@ -96,11 +96,6 @@ def parse_blob(
     return Blob(key, header, body)
 
 
-async def read_object(store: ObjectStore, key: str, write_id: bytes | None = None) -> RecordObject:
-    """The whole object, every block checked. Raises NotFound, Corrupt."""
-    return parse_object(await store.get(key), key, write_id)
-
-
 async def read_blob(
     store: ObjectStore, key: str, kind: Kind | None = None, write_id: bytes | None = None
 ) -> Blob:

@@ -20,8 +20,9 @@ from s3stream.refs import ObjectRange, ObjectRef
 from s3stream.stream import Stream
 from s3stream.takeover import recover
 from tests.simulation.loop import SimulatedLoop
+from tests.unit.wal.whole_object import read_object
 from wal import end_log, wal_log
-from wal.format import read_header, read_object
+from wal.format import read_header
 from wal.keys import data_key
 
 from .log_rig import (

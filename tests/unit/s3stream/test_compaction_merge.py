@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from objectstore.errors import Corrupt, NotFound
-from protocol.record_batch import iter_headers
 from s3stream.block_cache import BlockCache
 from s3stream.compaction import Output
 from s3stream.compaction.merge import NewObject, merge
 from s3stream.fold import object_ranges, ranges_by_stream
 from s3stream.object_reader import ObjectReader
 from s3stream.refs import ObjectRange, ObjectRef
-from wal.format import ControlMarker, Kind, LargeBatchRef, add_sums, read_index, read_object
+from tests.unit.wal.whole_object import read_object
+from wal.format import ControlMarker, Kind, LargeBatchRef, add_sums, read_index
 
 from .counting_store import CountingStore
 from .stored_objects import batch, entry, object_range, put_object
@@ -181,7 +181,7 @@ def test_key_that_another_object_has_is_left_alone() -> None:
     asyncio.run(run())
 
 
-def test_batch_out_of_line_comes_in_line_with_its_offset_and_epoch() -> None:
+def test_a_batch_out_of_line_is_never_what_a_merge_meets() -> None:
     store = CountingStore()
     large, _ = put_object(store, 0, [entry(1, batch(0, 2, body_bytes=2 * MIB))], kind=Kind.BATCH)
     reference = entry(1, batch(10, 2, body_bytes=2 * MIB, epoch=4, seed=-310))
@@ -190,13 +190,8 @@ def test_batch_out_of_line_comes_in_line_with_its_offset_and_epoch() -> None:
     output = Output(((1, object_range(ref, index, 1)),))
 
     async def run() -> None:
-        new = await merge(store, output, NEW, rng=Random(1))
-        assert new is not None
-        merged = await read_object(store, new.key)
-        runs = [merged.range_bytes(one) for one in merged.index.ranges]
-        headers = [header for run in runs for _, header in iter_headers(run)]
-        assert [(h.base_offset, h.leader_epoch) for h in headers] == [(9, 0), (10, 4)]
-        assert all(one.reference is None for one in merged.index.ranges)
+        with pytest.raises(Corrupt, match=f"{ref.key}: stream 1 has a batch out of line"):
+            await merge(store, output, NEW, rng=Random(1))
 
     asyncio.run(run())
 

@@ -15,8 +15,9 @@ from s3stream.node_log import StreamStorage
 from s3stream.registry import StreamRegistry
 from s3stream.takeover import recover
 from tests.simulation.loop import SimulatedLoop
+from tests.unit.wal.whole_object import read_object
 from wal import Fenced, end_log, wal_log
-from wal.format import Kind, read_header, read_object
+from wal.format import Kind, read_header
 from wal.keys import data_key
 
 from .log_rig import SMALL, WINDOW, Life, living, make_entry, open_new, read_all, run

@@ -23,11 +23,12 @@ from wal.format import (
     read_blocks,
     read_header,
     read_index,
-    read_object,
     subtract_sum,
     sum_bytes,
 )
 from wal.format import read as read_module
+
+from .whole_object import read_object
 
 WRITE_ID = bytes(range(16))
 
