@@ -105,10 +105,10 @@ def show(name: str) -> bool:
 
 
 def table() -> bool:
-    print("| rule that is switched off | steps | what is lost |\n|---|---:|---|")
+    print("| without | steps | the rule | what is found |\n|---|---:|---|---|")
     for one in BROKEN:
-        rules = [f"{SUBJECTS[one.size.subject].RULES[rule]} (`{rule}`)" for rule in one.size.off]
-        print(f"| {one.size.subject}: {'; '.join(rules)} | {one.steps} | {one.size.run().fault} |")
+        rules = "; ".join(SUBJECTS[one.size.subject].RULES[rule] for rule in one.size.off)
+        print(f"| `{one.name}` | {one.steps} | {rules} | {one.size.run().fault} |")
     return True
 
 

@@ -6,10 +6,12 @@ All sizes and all rules: `make model`.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from docs.model.catalog import BROKEN, HOLDS, Broken, Size, rules_without_a_fault
+import docs.model.catalog as catalog
+from docs.model.catalog import BROKEN, HOLDS, LARGER, SPARE, Broken, Size, rules_without_a_fault
 from docs.model.explore import Model, explore, follow
 from docs.model.scenarios import SCENARIOS, Scenario
 
@@ -42,6 +44,12 @@ def test_without_its_rule_the_shortest_loss_is_found(one: Broken) -> None:
 def test_every_rule_has_a_variant_without_it() -> None:
     assert rules_without_a_fault() == []
     assert len({one.name for one in BROKEN}) == len(BROKEN)
+
+
+def test_the_page_names_every_variant_and_every_size() -> None:
+    page = Path(catalog.__file__).with_name("README.md").read_text()
+    assert [one.name for one in BROKEN if f"| `{one.name}` | {one.steps} |" not in page] == []
+    assert [str(size) for size in (*HOLDS, *SPARE, *LARGER) if f"| `{size}` |" not in page] == []
 
 
 def test_every_subject_has_a_size_that_holds() -> None:
