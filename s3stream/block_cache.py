@@ -252,7 +252,7 @@ class BlockCache:
             for number, entry in part:
                 blocks[number] = extent.block(number)
                 if self._disk is not None:
-                    self._disk.put(ref.key, ref.write_id, number, blocks[number], entry.crc)
+                    self._disk.offer(ref.key, ref.write_id, number, blocks[number], entry.crc)
         return blocks
 
     async def _from_disk(

@@ -19,6 +19,9 @@ that was made anew, another bucket or another broker's blocks are never found. A
 and a value that does not fit is a miss. Writes are not synced: after a crash of the machine the
 boot id differs and the cache is made anew. Any failure turns the cache off, with one warning.
 
+A block is kept when it had to be fetched a second time: most of what catches up comes by once, and
+would cost another copy and a write for nobody.
+
 All work on files runs in the executor, one call at a time for writes; the loop never waits.
 """
 
@@ -52,6 +55,8 @@ MAGIC = b"HWBC"
 # Blocks waiting to be written; beyond it they are not cached on disk.
 QUEUE_BYTES = 32 << 20
 WRITE_BYTES = 8 << 20
+# How many blocks are known to have been offered once: of some 16 GB of history, in about 2 MB.
+OFFERED_ONCE = 16_384
 # LMDB needs free pages in a row for a large value: a map is never filled to the brim.
 FILL_SHARE = 0.8
 LEAST_BYTES = 16 << 20
@@ -79,6 +84,7 @@ class DiskCache:
         self._queue: OrderedDict[bytes, tuple[bytes, int, memoryview, int]] = OrderedDict()
         self._queue_bytes = 0
         self._forget: list[bytes] = []
+        self._offered_once: OrderedDict[bytes, None] = OrderedDict()
         self._writer: asyncio.Task[None] | None = None
         # Calls in the executor; one goes on when who waits for it is cancelled.
         self._calls: dict[asyncio.Future[Any], None] = {}
@@ -120,6 +126,17 @@ class DiskCache:
         wanted = [(block, self._files.name(key, write_id, block)) for block in blocks]
         found = await self._run(lambda: self._files.get(write_id, wanted))
         return found if found is not None else {}
+
+    def offer(self, key: str, write_id: bytes, block: int, data: memoryview, crc: int) -> None:
+        """A block that was fetched from the store: `put` the second time."""
+        name = self._files.name(key, write_id, block)
+        if name in self._offered_once:
+            del self._offered_once[name]
+            self.put(key, write_id, block, data, crc)
+            return
+        self._offered_once[name] = None
+        if len(self._offered_once) > OFFERED_ONCE:
+            self._offered_once.popitem(last=False)
 
     def put(self, key: str, write_id: bytes, block: int, data: memoryview, crc: int) -> None:
         """Keep a block, soon; not if too much waits already. crc: its crc32c, checked.

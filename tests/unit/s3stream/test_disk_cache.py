@@ -223,7 +223,8 @@ def test_flipped_byte_on_disk_is_a_miss_and_the_store_is_asked(tmp_path: Path) -
     blocks = list(enumerate(index.blocks))
 
     async def run() -> None:
-        cache = BlockCache(10 * MIB, await opened(tmp_path))
+        cache = BlockCache(0, await opened(tmp_path))
+        await cache.read(store, ref, blocks)
         (whole,) = await cache.read(store, ref, blocks)
         expected = bytes(whole)
         await cache.close()
@@ -251,9 +252,15 @@ def test_block_found_on_disk_needs_no_request_to_the_store(tmp_path: Path) -> No
     blocks = list(enumerate(index.blocks))
 
     async def run() -> None:
-        cache = BlockCache(10 * MIB, await opened(tmp_path))
+        disk = await opened(tmp_path)
+        cache = BlockCache(0, disk)
         first = [bytes(view) for view in await cache.read(store, ref, blocks)]
+        # What comes by once is not worth a write.
+        await disk.flush()
+        assert disk.counters.written_blocks == 0
+        await cache.read(store, ref, blocks)
         await cache.close()
+        assert disk.counters.written_blocks == len(blocks)
         store.reads.clear()
         cache = BlockCache(10 * MIB, await opened(tmp_path))
         assert [bytes(view) for view in await cache.read(store, ref, blocks)] == first
@@ -349,6 +356,26 @@ def test_failing_disk_turns_the_cache_off_with_one_warning(
                 await cache.flush()
         assert len(caplog.records) == 1
         assert await cache.get("data/x", WRITE_ID, [0]) == {}
+        await cache.close()
+
+    asyncio.run(run())
+
+
+def test_what_was_offered_long_ago_counts_as_new(tmp_path: Path) -> None:
+    async def run() -> None:
+        cache = await opened(tmp_path)
+
+        def offer(n: int) -> None:
+            data = block(n)
+            cache.offer("data/x", WRITE_ID, n, memoryview(data), crc32c(data))
+
+        with patch.object(s3stream.disk_cache, "OFFERED_ONCE", 3):
+            for n in (0, 1, 2, 3):
+                offer(n)
+            offer(0)
+            offer(3)
+        await cache.flush()
+        assert await cache.get("data/x", WRITE_ID, [0, 3]) == {3: block(3)}
         await cache.close()
 
     asyncio.run(run())
