@@ -13,6 +13,7 @@ from random import Random
 from unittest.mock import patch
 
 import pytest
+from crc32c import crc32c
 
 import s3stream.disk_cache
 from s3stream.block_cache import BlockCache
@@ -40,8 +41,6 @@ def block(seed: int, size: int = 300_000) -> bytes:
 
 
 def put(cache: DiskCache, key: str, number: int, data: bytes, write_id: bytes = WRITE_ID) -> None:
-    from crc32c import crc32c
-
     cache.put(key, write_id, number, memoryview(data), crc32c(data))
 
 
