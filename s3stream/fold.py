@@ -351,14 +351,17 @@ def _replace(
     replaced = entry.ranges[first:last]
     old, new = _tally(replaced), _tally(kept)
     trimmed_meanwhile = kept[0].base_offset < replaced[0].base_offset <= entry.start_offset
-    if kept[-1].end_offset != replaced[-1].end_offset or (
-        not trimmed_meanwhile and (kept[0].base_offset != replaced[0].base_offset or old != new)
+    trimmed_before = replaced[0].base_offset < kept[0].base_offset <= entry.start_offset
+    same = kept[0].base_offset == replaced[0].base_offset and old == new
+    if kept[-1].end_offset != replaced[-1].end_offset or not (
+        same or trimmed_meanwhile or trimmed_before
     ):
         raise Corrupt(
             f"{kept[0].object.key}: does not hold what stream {entry.stream_id} has from "
             f"{replaced[0].base_offset} to {replaced[-1].end_offset}: {new} for {old}"
         )
-    # A range that straddles the start brings batches back that had left: they are live again.
+    # A range that straddles the start brings batches back that had left: they are live again. Or
+    # it leaves out some that lie below it: they are trimmed now.
     entry.live.subtract(old)
     entry.trimmed.add(old)
     entry.live.add(new)

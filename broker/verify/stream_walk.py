@@ -174,7 +174,8 @@ class StreamView:
         new = [one for one in added if one.end_offset > self.start_offset]
         same = new[0].base_offset == old[0].base_offset and total(new) == total(old)
         brought_back = new[0].base_offset < old[0].base_offset <= self.start_offset
-        if new[-1].end_offset != old[-1].end_offset or not (same or brought_back):
+        left_out = old[0].base_offset < new[0].base_offset <= self.start_offset
+        if new[-1].end_offset != old[-1].end_offset or not (same or brought_back or left_out):
             raise Fault(
                 f"{new[0].object.key}: does not hold what stream {self.stream_id} had from "
                 f"{old[0].base_offset} to {old[-1].end_offset}"

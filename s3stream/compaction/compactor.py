@@ -18,18 +18,21 @@ from objectstore.create import Backoff
 from objectstore.errors import Corrupt, NotFound, StoreError
 
 from ..control import Compacted, encode_control
+from ..fold import object_ranges
 from ..object_reader import ObjectReader
 from ..references import ObjectNumbers
-from ..refs import ObjectRef
+from ..refs import ObjectRange, ObjectRef
 from ..registry import StreamRegistry
 from .merge import NewObject
 from .plan import (
     CompactionConfig,
     ObjectUse,
     Plan,
+    mostly_trimmed,
     object_uses,
     plan_compaction,
     space_amplification,
+    without,
 )
 from .worker import MergeRunner
 
@@ -118,7 +121,7 @@ class Compactor:
 
     async def compact_once(self) -> bool:
         """One merge; False where there is nothing to do. Raises StoreError."""
-        uses = self._uses()
+        uses = await self._uses()
         self._amplification = space_amplification(uses)
         plan = plan_compaction(uses, self._config)
         if plan is None:
@@ -168,6 +171,42 @@ class Compactor:
             self._registry.learn_index(ref, index)
         return added
 
-    def _uses(self) -> list[ObjectUse]:
-        uses = object_uses(self._registry.entries.values())
-        return [use for use in uses if use.ref.key not in self._corrupt]
+    async def _uses(self) -> list[ObjectUse]:
+        trimmed: dict[str, list[tuple[int, ObjectRange, int]]] = {}
+        for entry in self._registry.entries.values():
+            first = mostly_trimmed(entry, self._config.least_trimmed)
+            if first is not None:
+                cut = (entry.stream_id, first, entry.start_offset)
+                trimmed.setdefault(first.object.key, []).append(cut)
+        uses = []
+        for use in object_uses(self._registry.entries.values()):
+            if use.ref.key in self._corrupt:
+                continue
+            for cut in trimmed.get(use.ref.key, ()):
+                use = await self._without_trimmed(use, *cut)
+            uses.append(use)
+        return uses
+
+    async def _without_trimmed(
+        self, use: ObjectUse, stream_id: int, first: ObjectRange, start_offset: int
+    ) -> ObjectUse:
+        """Without the blocks of a stream's range that lie below its start."""
+        try:
+            blocks = await self._reader.stream_ranges(use.ref, stream_id)
+        except NotFound:
+            return use  # merged or trimmed away meanwhile: the record will find out
+        except Corrupt as error:
+            log.error("compaction leaves a damaged object alone: %s", error)
+            self._corrupt[use.ref.key] = None
+            return use
+        left = [
+            one
+            for one in blocks
+            if one.end_offset > start_offset
+            and first.base_offset <= one.base_offset
+            and one.end_offset <= first.end_offset
+        ]
+        rest = object_ranges(use.ref, left)
+        if len(rest) != 1 or rest[0].end_offset != first.end_offset:
+            return use
+        return without(use, stream_id, first, rest[0])

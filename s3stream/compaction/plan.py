@@ -11,7 +11,10 @@ held they are merged, to where the copy that adopting saved would be now, and no
 A stream that has `own_object_bytes` or more in what is merged gets objects of its own, cut to
 `own_object_max_bytes`, since history leaves a stream by whole objects; those are not merged again.
 
-A range is taken whole or not at all: its sum is what proves that the copy is right.
+A range is taken whole or not at all: its sum is what proves that the copy is right. But where the
+start of a stream lies in the middle of a range, and what is below it is as much as the stream still
+has, the range counts without the blocks that are below: they are not copied, and so a stream takes
+at most twice its bytes, and a block.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ class CompactionConfig:
     """fan_in: objects of one tier that are merged at once. base_tier_bytes: the lowest tier ends
     here. max_object_bytes: of a mixed merged object; what is above an eighth of it (an eighth with
     a fan_in of 8) is not merged again. least_alive: share of an object below which it is
-    rewritten; with it space amplification stays below 1 / least_alive. requests_per_s,
+    rewritten; with it space amplification stays below 1 / least_alive. least_trimmed: share of a
+    stream that lies below its start, from which on its first range counts without it; less is not
+    worth the copies, which a stream that retention trims all the time would cause. requests_per_s,
     bytes_per_s: what a merge may take of the store, read and written together.
     idle_exit_s: the worker process ends after as long without work.
     """
@@ -44,6 +49,7 @@ class CompactionConfig:
     own_object_bytes: int = 64 * MIB
     own_object_max_bytes: int = 256 * MIB
     least_alive: float = 0.5
+    least_trimmed: float = 0.5
     requests_per_s: float = 20.0
     bytes_per_s: float = 32.0 * MIB
     idle_exit_s: float = 5.0
@@ -53,6 +59,8 @@ class CompactionConfig:
             raise ValueError("compaction.fan_in must be at least 2")
         if not 0 < self.least_alive < 1:
             raise ValueError("compaction.least_alive is a share, between 0 and 1")
+        if not 0 < self.least_trimmed < 1:
+            raise ValueError("compaction.least_trimmed is a share, between 0 and 1")
         if not 0 < self.own_object_bytes <= self.own_object_max_bytes:
             raise ValueError("compaction.own_object_bytes must be above 0 and within its maximum")
         if min(self.base_tier_bytes, self.max_object_bytes) < 1:
@@ -128,6 +136,29 @@ def object_uses(entries: Iterable[StreamEntry]) -> list[ObjectUse]:
         ranges.sort(key=lambda pair: (pair[0], pair[1].base_offset))
         uses.append(ObjectUse(ref, sum(one.size_bytes for _, one in ranges), tuple(ranges)))
     return sorted(uses, key=lambda use: _age(use.ref))
+
+
+def mostly_trimmed(entry: StreamEntry, least_share: float) -> ObjectRange | None:
+    """The first range of a stream, where about that share of what it has lies below its start.
+
+    An estimate, by the share of the offsets: the blocks are in the object's index.
+    """
+    if entry.closed or entry.history or not entry.ranges:
+        return None
+    first = entry.ranges[0]
+    if first.end_offset > entry.uploaded_to or first.batch_count == 1:
+        return None
+    offsets = first.end_offset - first.base_offset
+    below = first.size_bytes * (entry.start_offset - first.base_offset) // offsets
+    return first if below and below >= least_share * entry.live.size_bytes else None
+
+
+def without(use: ObjectUse, stream_id: int, whole: ObjectRange, rest: ObjectRange) -> ObjectUse:
+    """`use` with the rest of a stream's range in the place of all of it."""
+    ranges = tuple(
+        (one, rest if (one, held) == (stream_id, whole) else held) for one, held in use.ranges
+    )
+    return ObjectUse(use.ref, use.alive_bytes - whole.size_bytes + rest.size_bytes, ranges)
 
 
 def space_amplification(uses: Sequence[ObjectUse]) -> float:

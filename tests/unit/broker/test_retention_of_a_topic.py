@@ -204,3 +204,25 @@ def test_one_pass_asks_the_store_for_a_bounded_number_of_things_and_the_next_goe
         assert all(one.log_start_offset > 5 for one in wanted)
 
     run(body, **BY_HAND)
+
+
+def test_what_retention_let_go_is_left_out_when_it_is_most_of_what_a_partition_has() -> None:
+    async def body(rig: Rig) -> None:
+        partition = await rig.topic(retention_ms=str(5 * MINUTE))
+        client = rig.client()
+        await write(rig, client, every_s=30, times=24, size=400_000)  # two in a block
+        await into_objects(rig)
+        await write(rig, client, every_s=1, times=1)
+        await Maintenance(rig.node).run_once()
+        await asyncio.sleep(1)
+        assert partition.log_start_offset == 14
+        compactor = rig.node.upkeep.compactor
+        assert compactor is not None
+        await compactor.compact_once()
+        entry = partition.stream.entry
+        assert (entry.ranges[0].base_offset, entry.trimmed.batch_count) == (14, 14)
+        await rig.node.storage.flush()
+        found = await verify(rig.store)
+        assert found.contents.amount.records == 11
+
+    run(body, **BY_HAND)

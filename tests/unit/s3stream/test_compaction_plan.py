@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from s3stream.compaction import (
     CompactionConfig,
@@ -13,6 +14,7 @@ from s3stream.compaction import (
     plan_compaction,
     space_amplification,
 )
+from s3stream.compaction.plan import mostly_trimmed, without
 from s3stream.entries import StreamEntry
 from s3stream.refs import ObjectRange, ObjectRef
 from wal.format import HEADER_SIZE
@@ -101,6 +103,36 @@ def test_tail_that_awaits_upload_and_closed_streams_are_not_touched() -> None:
     assert len(uses) == 7
     entries[2].closed = True
     assert object_uses(entries.values()) == []
+
+
+def test_a_stream_of_which_half_lies_below_its_start_is_noticed() -> None:
+    entry = streams([(0, {1: 100}), (0, {1: 20})])[1]
+    for one in entry.ranges:
+        entry.live.add(one)
+    for start, noticed in ((0, False), (5, False), (6, True), (9, True)):
+        entry.start_offset = start
+        # One batch cannot be cut.
+        assert mostly_trimmed(entry, 0.5) is None
+        first = replace(entry.ranges[0], batch_count=3)
+        entry.ranges[0] = first
+        assert (mostly_trimmed(entry, 0.5) is first) == noticed
+        entry.closed = True
+        assert mostly_trimmed(entry, 0.5) is None
+        entry.closed, entry.uploaded_to = False, 9
+        assert mostly_trimmed(entry, 0.5) is None
+        entry.uploaded_to = 20
+        entry.ranges[0] = replace(first, batch_count=1)
+
+
+def test_the_rest_of_a_range_takes_its_place_in_what_an_object_is_used_for() -> None:
+    (use,) = uses_of([(0, {1: 100, 2: 50})])
+    whole = use.ranges[0][1]
+    rest = replace(whole, base_offset=7, size_bytes=30)
+    less = without(use, 1, whole, rest)
+    assert less.ranges == ((1, rest), use.ranges[1])
+    assert (use.alive_bytes, less.alive_bytes) == (150, 80)
+    assert less.alive_share > 0.5
+    assert without(less, 2, use.ranges[1][1], replace(rest, size_bytes=0)).alive_share < 0.5
 
 
 def test_space_amplification_counts_dead_bytes() -> None:

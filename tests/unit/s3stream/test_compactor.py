@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from random import Random
 
 from s3stream.compaction.compactor import Compactor
@@ -11,7 +12,7 @@ from s3stream.compaction.worker import InProcessRunner
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.store import SimulatedStore
 
-from .log_rig import SMALL, Life, living, make_entry, open_new, run
+from .log_rig import SMALL, Life, living, make_entry, open_new, read_all, run
 
 COMPACTION = CompactionConfig(fan_in=2)
 
@@ -92,5 +93,57 @@ def test_merging_is_put_off_while_nobody_does_anything() -> None:
             assert compactor.merges == 1
             running.cancel()
             await asyncio.wait([running])
+
+    run(body)
+
+
+def test_what_lies_below_a_streams_start_is_left_out_when_it_is_half_of_the_stream() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        config = replace(
+            SMALL,
+            log_cache_bytes=8 << 20,
+            upload_trigger_bytes=8 << 20,
+            adopt_share_bytes=1 << 30,
+        )
+        async with living(loop, config) as (life, bucket):
+            streams = await open_new(life, [1, 2])
+            for n in range(6):  # each fills a block
+                with await life.storage.admit(700_000):
+                    last = streams[1].append(make_entry(streams[1], value=bytes([n]) * 700_000))
+            await streams[2].append(make_entry(streams[2], value=bytes(1000)))
+            await last
+            await life.storage.uploader.upload()
+            life.storage.cache.shrink(0)
+            entry = streams[1].entry
+            assert len(entry.ranges) == 1
+            compactor = compactor_of(life, bucket)
+            await streams[1].trim(2)
+            assert not await compactor.compact_once()
+            await streams[1].trim(4)
+            whole = await read_all(streams[1])
+            assert await compactor.compact_once()
+            assert (entry.ranges[0].base_offset, entry.ranges[0].end_offset) == (4, 6)
+            assert entry.ranges[0].object.size_bytes < 1_500_000
+            assert (entry.live.batch_count, entry.trimmed.batch_count) == (2, 4)
+            assert await read_all(streams[1]) == whole
+            assert compactor.space_amplification() > 2
+            assert not await compactor.compact_once()
+            assert compactor.space_amplification() == 1.0
+
+    run(body)
+
+
+def test_a_range_is_not_copied_where_no_block_of_it_could_be_left_out() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop) as (life, bucket):
+            (stream,) = (await open_new(life, [1])).values()
+            for _ in range(20):
+                last = stream.append(make_entry(stream, value=bytes(1000)))
+            await last
+            await life.storage.uploader.upload()
+            await stream.trim(19)
+            compactor = compactor_of(life, bucket)
+            assert not await compactor.compact_once()
+            assert len(stream.entry.ranges) == 1
 
     run(body)

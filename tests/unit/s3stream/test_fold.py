@@ -201,6 +201,23 @@ def test_a_trim_while_a_compaction_is_under_way_keeps_the_sums(start: int) -> No
     check_sums(entry)
 
 
+@pytest.mark.parametrize("start", range(11))
+def test_a_compaction_may_leave_out_what_lies_below_the_start_and_nothing_else(start: int) -> None:
+    entry = written(4, 10, 12)
+    fold.upload(entry, uploaded("data/0", piece(0, 4), piece(4, 10)))
+    fold.upload(entry, uploaded("data/1", piece(10, 12)))
+    both, rest = frozenset({"data/0", "data/1"}), uploaded("data/9", piece(4, 10), piece(10, 12))
+    fold.trim(entry, start)
+    if start < 4:
+        with pytest.raises(Corrupt, match="data/9"):
+            fold.compact(entry, both, rest)
+        return
+    fold.compact(entry, both, rest)
+    assert names(entry) == ["data/9"]
+    assert entry.live == fold._tally(rest)
+    check_sums(entry)
+
+
 # Producers and transactions
 
 

@@ -8,15 +8,19 @@ that covers all that was acknowledged; its sums and producer state are those of 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
+from unittest.mock import patch
 
 import pytest
 from msgspec.structs import replace as msgspec_replace
 
+import s3stream.fold
 from objectstore.errors import StoreError
 from objectstore.wrappers.retry import RetryConfig, RetryStore
 from protocol.record_batch import assign, parse_header
@@ -28,6 +32,7 @@ from s3stream.config import S3StreamConfig
 from s3stream.control import Report, decode_control
 from s3stream.entries import ZERO_SUM, StreamEntry
 from s3stream.errors import OffsetOutOfRange
+from s3stream.fold import compact
 from s3stream.node_log import StreamStorage
 from s3stream.object_writer import ObjectWriter
 from s3stream.refs import add_sums
@@ -71,6 +76,8 @@ TINY_MERGES = CompactionConfig(
     max_object_bytes=64 << 10,
     own_object_bytes=8 << 10,
     own_object_max_bytes=16 << 10,
+    least_alive=0.8,
+    least_trimmed=0.02,
     requests_per_s=1000.0,
 )
 
@@ -94,6 +101,8 @@ class Written:
 class World:
     def __init__(self, loop: SimulatedLoop, seed: int, rough: bool) -> None:
         self.loop = loop
+        # What is archived is merged no more: half of the worlds keep it in line.
+        self.config = TINY if seed % 2 else replace(TINY, history_ranges=512)
         self.rng = Random(seed)
         self.bucket = SimulatedStore(loop, Random(seed + 1), POOR if rough else FAIR)
         self.store = RetryStore(self.bucket, Random(seed + 2), RetryConfig(budget=1e9))
@@ -105,6 +114,7 @@ class World:
         self.storages: list[StreamStorage] = []
         self.largest_pinned = 0
         self.merges = 0
+        self.cuts = 0
         self.large = 0
         self.closings = 0
 
@@ -120,7 +130,7 @@ class World:
         self.dead.append(self.incarnation)
 
     async def life(self, mine: int) -> None:
-        life = begin(self.store, mine, self.loop, TINY)
+        life = begin(self.store, mine, self.loop, self.config)
         self.storages.append(life.storage)
         for dead in list(self.dead):
             await self.take_over(life, dead, mine)
@@ -319,13 +329,13 @@ class World:
 
     async def trim_and_drop(self, life: Life, streams: dict[int, Stream]) -> None:
         rng = self.rng
-        for _ in range(rng.randrange(12)):
-            await asyncio.sleep(rng.choice((0.02, 0.2)))
+        for _ in range(rng.randrange(30)):
+            await asyncio.sleep(rng.choice((0.02, 0.2, 1.0)))
             if not streams:
                 continue
             stream = rng.choice(list(streams.values()))
             written = self.streams[stream.stream_id]
-            if rng.random() < 0.05:
+            if rng.random() < 0.03:
                 del streams[stream.stream_id]
                 written.drop_asked = True
                 await life.storage.drop_streams([stream.stream_id])
@@ -412,10 +422,23 @@ def play(seed: int) -> World:
     async def body(loop: SimulatedLoop) -> None:
         world = World(loop, seed, rough=seed % 3 != 0)
         worlds.append(world)
+
+        def counted(entry: StreamEntry, *args: Any) -> Any:
+            before = entry.ranges[0] if entry.ranges and not entry.history else None
+            exchanged = compact(entry, *args)
+            if before is not None and before in exchanged[0]:
+                world.cuts += entry.ranges[0].base_offset > before.base_offset
+            return exchanged
+
+        patches.enter_context(patch.object(s3stream.fold, "compact", counted))
         for _ in range(5):
             await world.live(world.rng.choice((1.0, 10.0, 30.0, 90.0)))
 
-    run(body, seed)
+    with ExitStack() as patches:
+        # Blocks as small as all else here.
+        for module in ("wal.format.compose", "s3stream.compaction.merge"):
+            patches.enter_context(patch.object(sys.modules[module], "BLOCK_BYTES", 1500))
+        run(body, seed)
     return worlds[0]
 
 
@@ -431,6 +454,7 @@ def test_the_lives_do_what_they_are_for() -> None:
     assert sum(one.uploader.uploads for world in worlds for one in world.storages) > 20
     assert sum(one.uploader.adopted_objects for world in worlds for one in world.storages) > 20
     assert sum(world.merges for world in worlds) > 10
+    assert sum(world.cuts for world in worlds) > 3
     assert sum(one.archiver.archived for world in worlds for one in world.storages) > 10
     assert sum(one.archiver.shortened for world in worlds for one in world.storages) > 3
     assert sum(world.large for world in worlds) > 10
