@@ -37,6 +37,7 @@ AT_ONCE = 64
 SHORTEN_SHARE = 1 / 8
 # With so many times the usual number of ranges, those that merging may still join go too.
 CROWDED = 4
+WAL_FAMILY = "wal/"
 
 
 class Archiver:
@@ -120,8 +121,11 @@ class Archiver:
         return found
 
     def _is_own(self, one: ObjectRange) -> bool:
-        """Whether merging has done what it can: the object holds this range alone."""
-        return self._registry.references.count(one.object.key) == 1
+        """Whether merging has done what it can: the object holds this range alone, and it was made
+        to; an adopted object of a log is small.
+        """
+        key = one.object.key
+        return self._registry.references.count(key) == 1 and not key.startswith(WAL_FAMILY)
 
     def _trimmed_index(self, entry: StreamEntry) -> ObjectRange | None:
         """The oldest index object, where it is worth a shorter one (an estimate)."""

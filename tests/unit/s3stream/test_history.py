@@ -297,6 +297,24 @@ def test_ranges_that_merging_may_still_join_stay_until_they_are_very_many() -> N
     run(body)
 
 
+def test_adopted_log_objects_wait_for_merging_too() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop, replace(SHORT, adopt_share_bytes=1000)) as (life, _):
+            stream = (await open_new(life, [1]))[1]
+            counts = []
+            for _ in range(30):
+                await stream.append(make_entry(stream, value=bytes(2000)))
+                await life.storage.uploader.upload()
+                counts.append(len(stream.entry.ranges))
+            assert life.storage.uploader.adopted_objects == 30
+            assert max(counts) == 4 * (4 + 2) and stream.entry.history
+            life.storage.cache.shrink(0)
+            assert len(await read_all(stream)) > 30 * 2000
+            check(stream.entry)
+
+    run(body)
+
+
 def test_an_index_object_that_is_another_streams_or_not_as_told_is_refused() -> None:
     async def body(loop: SimulatedLoop) -> None:
         async with long_history(loop) as (_, store, stream):
