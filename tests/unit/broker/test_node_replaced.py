@@ -99,9 +99,9 @@ def test_a_question_whether_it_answers_is_not_kept_waiting_by_a_broker_that_begi
     environment = Environment(
         SimulatedStore(loop, Random(7)), "simulated", network.at("h"), loop.now_ms, Random(3)
     )
-    beginning = Node(load(sets=list(SETTINGS)).config, environment)
 
     async def main() -> None:
+        beginning = Node(load(sets=list(SETTINGS)).config, environment)
         connection = beginning.server._new_connection("PLAINTEXT")
         with pytest.raises(CloseConnection):
             await beginning.handle(connection, memoryview(_request()[4:]))
