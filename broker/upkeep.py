@@ -15,7 +15,7 @@ from collections.abc import Callable
 from random import Random
 
 from objectstore.create import Backoff
-from objectstore.errors import StoreError, StoreUnavailable
+from objectstore.errors import Corrupt, NotFound, StoreError, StoreUnavailable
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
 from protocol.errors import KafkaError
@@ -157,6 +157,10 @@ class Upkeep:
                     break
                 try:
                     await self.reporter.answer(self._round)
+                    break
+                except (Corrupt, NotFound) as error:
+                    # What a damaged index object names is not known, so no report can be whole.
+                    log.error("nothing can be deleted until this is mended: %s", error)
                     break
                 except StoreError as error:
                     log.info("the report to a round of deletion is put off: %s", error)

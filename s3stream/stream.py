@@ -73,13 +73,16 @@ class Stream:
 
     @property
     def size_bytes(self) -> int:
-        """Of the ranges that hold something at or above the start offset."""
+        """Of what lies at or above the start offset; of the range that holds it an estimate, by
+        the share of the offsets.
+        """
         entry = self.entry
         size = entry.live.size_bytes
-        for one in entry.ranges:
-            if one.end_offset > entry.start_offset:
+        for one in entry.history or entry.ranges:
+            below = min(entry.start_offset, one.end_offset) - one.base_offset
+            if below <= 0:
                 break
-            size -= one.size_bytes
+            size -= one.size_bytes * below // (one.end_offset - one.base_offset)
         return size
 
     # Appending
