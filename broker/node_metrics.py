@@ -109,12 +109,26 @@ def _register_counters(node: Node, prefix: str, what: str, counters: DataclassIn
 
 
 def register_upkeep_metrics(node: Node) -> None:
-    """Merging and deletion."""
+    """Uploads, merging and deletion."""
     value, collector, compactor = (
         node.metrics.register_value,
         node.upkeep.collector,
         node.upkeep.compactor,
     )
+    uploader = node.storage.uploader
+    value(
+        "headwater_uploads_total", "counter", "Times that the log's tail went to data objects.",
+        lambda: float(uploader.uploads),
+    )  # fmt: skip
+    value(
+        "headwater_uploaded_bytes_total", "counter", "Bytes of the objects that uploads wrote.",
+        lambda: float(uploader.uploaded_bytes),
+    )  # fmt: skip
+    value(
+        "headwater_adopted_bytes_total", "counter",
+        "Bytes of records that stayed in log objects instead of being uploaded.",
+        lambda: float(uploader.adopted_bytes),
+    )  # fmt: skip
     value(
         "headwater_collector_deleted_objects_total", "counter", "Objects deleted as garbage.",
         lambda: float(collector.deleted_objects),
