@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -26,14 +25,8 @@ from unittest.mock import patch
 import broker.maintenance
 import broker.node
 import broker.upkeep
-import s3stream.collector
-import s3stream.compaction.merge
 import s3stream.compaction.worker
 import s3stream.disk_cache
-import s3stream.metadata.retire
-import s3stream.object_writer
-import s3stream.report
-import s3stream.takeover
 from broker.config import BrokerConfig
 from broker.config.load import load
 from broker.controller import Controller
@@ -48,6 +41,7 @@ from s3stream.compaction import CompactionConfig
 from s3stream.config import S3StreamConfig
 from wal.errors import Fenced
 
+from .constants import small_constants
 from .loop import SimulatedLoop, start_on
 from .network import SimulatedNetwork
 from .processes import Child, ChildProcesses, Directory, Pipe
@@ -124,7 +118,7 @@ class Cluster:
         self._disk = Directory(loop, self._random()) if rng.random() < 0.5 else None
         self._merges_apart = rng.random() < 0.5
         self._children = ChildProcesses(loop, self._random(), self._serve_merges)
-        self._constants = draw_constants(rng)
+        self._constants = small_constants(rng)
         self._by_incarnation: dict[int, Process] = {}
         self._log_ended_at: dict[int, float] = {}
         self._tasks: dict[Process, asyncio.Task[None]] = {}
@@ -332,11 +326,7 @@ class Cluster:
             put(asyncio, "create_subprocess_exec", self._children.create)
             if self._disk is not None:
                 put(s3stream.disk_cache, "_Files", self._disk)
-            for where, name, value in self._constants:
-                if isinstance(where, dict):
-                    stack.enter_context(patch.dict(where, {name: value}))
-                else:
-                    put(where, name, value)
+            stack.enter_context(self._constants)
             yield
 
 
@@ -360,28 +350,3 @@ def draw_shape(rng: Random) -> dict[str, Any]:
         "history_ranges": rng.choice((2, 4, 512)),
         "history_keep": rng.choice((0, 2)),
     }
-
-
-def draw_constants(rng: Random) -> list[tuple[Any, str, Any]]:
-    """Bounds that only a large cluster meets: (module or default arguments, name, value)."""
-    worker: Any = s3stream.compaction.worker
-    # A function of that name hides the module.
-    compose = import_module("wal.format.compose")
-    merge: Any = s3stream.compaction.merge.merge
-    collector: Any = s3stream.collector
-    return [
-        (worker.WorkerProcess.__init__.__kwdefaults__, "patience_s", 5.0),
-        (merge.__kwdefaults__, "part_bytes", rng.choice((3, 20, 1000)) << 10),
-        (s3stream.object_writer, "_SLACK_BYTES", rng.choice((0, 0, 4 << 20))),
-        (s3stream.metadata.retire, "DELETE_AT_ONCE", rng.choice((2, 1000))),
-        (collector, "DELETE_AT_ONCE", rng.choice((5, 1000))),
-        (
-            collector.Collector.__init__.__kwdefaults__,
-            "candidates_at_most",
-            rng.choice((10, 100_000)),
-        ),
-        (compose, "STEP_BATCHES", rng.choice((5, 200))),
-        (import_module("wal.format.read"), "SUFFIX_BYTES", rng.choice((300, 64 << 10))),
-        (s3stream.report, "INLINE_KEYS", rng.choice((3, 30))),
-        (s3stream.takeover, "CHUNK_BYTES", rng.choice((300, 1 << 20))),
-    ]

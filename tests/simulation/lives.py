@@ -11,13 +11,17 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from importlib import import_module
 from random import Random
 from typing import Any, TypeVar
+from unittest.mock import patch
 from uuid import UUID
 
-from objectstore.errors import StoreError, StoreUnavailable
+from objectstore.errors import NotFound, StoreError, StoreUnavailable
+from protocol.record_batch import parse_header
 from s3stream.collector import Collector
-from s3stream.errors import StreamClosed
+from s3stream.errors import OffsetOutOfRange, StreamClosed
 from s3stream.metadata.image import (
     EMPTY_IMAGE,
     End,
@@ -31,10 +35,11 @@ from s3stream.metadata.image import (
 from s3stream.metadata.records import BEFORE_ALL
 from s3stream.report import Reporter
 from s3stream.stream import Stream
-from tests.unit.s3stream.log_rig import WINDOW, Life
-from tests.unit.s3stream.test_storage_model import World
+from tests.unit.s3stream.log_rig import WINDOW, Life, make_entry
+from tests.unit.s3stream.test_storage_model import TINY, World, Written
 from wal import Fenced, LogClosed, LogWriter, WalConfig, wal_log
 
+from .constants import small_constants
 from .log_world import batch
 from .loop import SimulatedLoop, start_on
 from .store import SimulatedStore
@@ -85,8 +90,14 @@ class Lives(World):
         self.striker.calm = True
         self.incarnation += 1
         life = start_on(self.node, self.life(self.incarnation))
-        await asyncio.wait_for(asyncio.wait([life]), 600)
-        life.result()
+        await asyncio.wait([life], timeout=600)
+        if not self.loop.is_crashed(self.node):
+            assert life.done(), self.loop.describe_waiting()
+            life.result()
+            losing = start_on(self.node, self.lose_objects(self.storages[-1]))
+            await asyncio.wait([losing], timeout=600)
+            if not self.loop.is_crashed(self.node):
+                losing.result()
 
     async def live(self, for_s: float) -> None:
         self.incarnation += 1
@@ -96,6 +107,8 @@ class Lives(World):
         await asyncio.wait([life], timeout=for_s)
         if not life.done() and not self.loop.is_crashed(self.node) and self.rng.random() < 0.5:
             self.fired["close"] += 1
+            if self.rng.random() < 0.4:
+                self.bucket.outage(self.rng.choice((0.3, 30.0)))
             self.closing = True
             storage = self.storages[-1]
             deadline_s = self.rng.choice((0.0, 0.05, 1.0, 20.0))
@@ -129,6 +142,14 @@ class Lives(World):
             await self.patiently(lambda: _Round(self, life, mine).hold())
         return await super().open_all(life, mine)
 
+    async def create(self, life: Life, streams: dict[int, Stream]) -> None:
+        if len(streams) >= 9:
+            return
+        stream_id = 10 + len(self.streams)
+        self.streams[stream_id] = Written()
+        for one in await life.storage.open_streams([(stream_id, 0, (0, 0, stream_id))]):
+            streams[stream_id] = one
+
     async def read(self, streams: dict[int, Stream]) -> None:
         storage = self.storages[-1]
         async with asyncio.TaskGroup() as tasks:
@@ -136,11 +157,99 @@ class Lives(World):
             tasks.create_task(self.flush_now_and_then(storage))
             tasks.create_task(self.reopen(storage, streams))
             tasks.create_task(self.meet_a_stranger())
+            tasks.create_task(self.produce_wide(storage, streams))
+            tasks.create_task(self.search(streams))
 
     async def flush_now_and_then(self, storage: Any) -> None:
         for _ in range(self.rng.randrange(4)):
             await asyncio.sleep(self.rng.uniform(0.0, 1.0))
             await storage.flush()
+
+    async def produce_wide(self, storage: Any, streams: dict[int, Stream]) -> None:
+        """Batches of several records, with timestamps in no order."""
+        for _ in range(self.rng.randrange(10, 60)):
+            await asyncio.sleep(self.rng.uniform(0.0, 0.2))
+            if not streams:
+                return
+            stream = self.rng.choice(list(streams.values()))
+            with await storage.admit(900):
+                if stream.closing or streams.get(stream.stream_id) is not stream:
+                    continue
+                time_ms = self.loop.now_ms() + self.rng.randrange(-50_000, 50_000)
+                entry = make_entry(stream, records=3, value=bytes(200), timestamp=time_ms)
+                future = stream.append(entry)
+                written = self.streams[stream.stream_id]
+                written.batches.append(
+                    (entry.base_offset, entry.last_offset, bytes(entry.buffer), -1)
+                )
+            if self.rng.random() < 0.5:
+                await future
+                written.acknowledged = max(written.acknowledged, entry.last_offset + 1)
+
+    async def search(self, streams: dict[int, Stream]) -> None:
+        """By time, and for offsets in the middle of a batch."""
+        for _ in range(self.rng.randrange(10, 40)):
+            await asyncio.sleep(self.rng.uniform(0.0, 0.3))
+            if not streams:
+                return
+            stream = self.rng.choice(list(streams.values()))
+            written = self.streams[stream.stream_id]
+            known = [one for one in written.batches if one[1] < stream.high_watermark]
+            time_ms = self.loop.now_ms() + self.rng.randrange(-60_000, 60_000)
+            try:
+                best = await self.patiently(stream.max_timestamp)
+                found = await self.patiently(
+                    lambda: stream.find_batch_by_timestamp(time_ms)  # noqa: B023
+                )
+                if known:
+                    base, last = known[self.rng.randrange(len(known))][:2]
+                    within = self.rng.randint(base, last)
+                    await self.patiently(
+                        lambda: self.look_within(stream, within)  # noqa: B023
+                    )
+            except OffsetOutOfRange:
+                continue
+            except AssertionError:
+                # Deleted behind it, once it was dropped.
+                if stream.stream_id in streams and not stream.closing:
+                    raise
+                continue
+            first = 1 << 62 if found is None else parse_header(found).base_offset
+            for base, _, data, _ in known:
+                if base < max(written.trim_asked, stream.start_offset):
+                    continue
+                header = parse_header(memoryview(data))
+                assert best is not None and best[0] >= header.max_timestamp
+                assert base >= first or header.max_timestamp < time_ms
+
+    async def lose_objects(self, storage: Any) -> None:
+        """What is missing is said to be missing; what comes back is read again."""
+        bucket = self.bucket.inner
+        for stream in storage.streams():
+            stored = [*stream.entry.history, *stream.entry.ranges]
+            for one in stored[:4]:
+                ranges = [one]
+                if one in stream.entry.history:
+                    ranges = await self.patiently(lambda: stream.history_of(one))  # noqa: B023
+                lost = ranges[-1]
+                if lost.end_offset <= stream.start_offset or lost.object.key not in bucket._objects:
+                    continue
+                data = await bucket.get(lost.object.key)
+                await bucket.delete([lost.object.key])
+                offset = max(stream.start_offset, lost.base_offset)
+                try:
+                    await self.patiently(lambda: stream.fetch(offset, offset + 1, 1))  # noqa: B023
+                except AssertionError as error:
+                    assert isinstance(error.args[0], NotFound) and lost.object.key in str(error)
+                    self.fired["lost object"] += 1
+                finally:
+                    await bucket.create(lost.object.key, (data,))
+                await self.patiently(lambda: self.look_within(stream, offset))  # noqa: B023
+
+    async def look_within(self, stream: Stream, offset: int) -> None:
+        found = await stream.fetch(offset, offset + 1, self.rng.choice((1, 10_000)))
+        header = parse_header(found[0])
+        assert header.base_offset <= offset <= header.last_offset
 
     async def reopen(self, storage: Any, streams: dict[int, Stream]) -> None:
         """At a higher epoch, with batches of the one before still on their way."""
@@ -274,7 +383,11 @@ def run_lives(seed: int, strike: Strike | None = None) -> Outcome:
     async def main() -> None:
         await made[0].play()
 
-    loop.run(main())
+    rng = Random(f"constants {seed}")
+    config = replace(TINY, block_cache_bytes=rng.choice((1 << 10, 16 << 10, 1 << 20)))
+    model = import_module(World.__module__)
+    with small_constants(rng), patch.object(model, "TINY", config):
+        loop.run(main())
     lives = made[0]
     counted = Counter({"acknowledged": lives.acknowledged, "lives": lives.incarnation})
     return Outcome(

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from heapq import heappop
 from random import Random
-from types import AsyncGeneratorType, CoroutineType
+from types import AsyncGeneratorType, CodeType, CoroutineType
 from typing import Any, TypeVar
 
 from .places import place_of
@@ -125,6 +125,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._on_step = on_step
         self._held: dict[str, list[Any]] = {}
         self._crashed: set[str] = set()
+        self._troubled = False  # somebody crashed or was paused, ever
         self._graveyard: list[SimulatedTask] = []
         self._hash = blake2b(digest_size=16)
         self._clock_resolution = 1e-9
@@ -154,6 +155,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         assert node, "the test itself cannot crash"
         assert NODE.get() != node, "a node is crashed from outside"
         self._crashed.add(node)
+        self._troubled = True
         self._held.pop(node, None)
         for task in asyncio.all_tasks(self):
             if isinstance(task, SimulatedTask) and task.node == node:
@@ -164,6 +166,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         """Hold the node's steps back, for a time or until `resume`; its timers are late then."""
         assert node and node not in self._crashed, node
         self._held.setdefault(node, [])
+        self._troubled = True
         self.record(f"pause {node}")
         if for_s is not None:
             self.call_later(for_s, self.resume, node, context=contextvars.Context())
@@ -270,12 +273,13 @@ class SimulatedLoop(base_events.BaseEventLoop):
             self._shuffle_tasks(handles)
         self._ready = deque()  # what a crash or resume in `on_step` adds runs in the next round
         for handle in handles:
-            if self._may_run(handle):
+            if not self._troubled or self._may_run(handle):
                 self._note(handle)
-        chosen = [handle for handle in handles if self._may_run(handle, hold=True)]
-        self._ready.extendleft(reversed(chosen))
-        self.steps += len(chosen)
-        self._busy_steps += len(chosen)
+        if self._troubled:
+            handles = [handle for handle in handles if self._may_run(handle, hold=True)]
+        self._ready.extendleft(reversed(handles))
+        self.steps += len(handles)
+        self._busy_steps += len(handles)
         if self._busy_steps > STEPS_AT_ONE_INSTANT:
             raise Livelock(f"busy at one instant:\n{self.describe_waiting()}")
 
@@ -284,8 +288,6 @@ class SimulatedLoop(base_events.BaseEventLoop):
 
     def _may_run(self, handle: Any, hold: bool = False) -> bool:
         """hold: keep it for later if its node is paused."""
-        if not self._held and not self._crashed:
-            return True
         node = handle._context.get(NODE, "")
         if node in self._crashed:
             return False
@@ -402,6 +404,10 @@ def _name_of(coro: Any) -> str:
     return str(getattr(coro, "__qualname__", type(coro).__name__))
 
 
+# The code object too, so that no other one gets its id.
+_KNOWN: dict[tuple[int, int], tuple[str, CodeType]] = {}
+
+
 def _places(coro: Any, everywhere: bool = False) -> tuple[str, ...]:
     """The place of every suspended frame of a coroutine, outermost first.
 
@@ -423,7 +429,13 @@ def _places(coro: Any, everywhere: bool = False) -> tuple[str, ...]:
             break
         if frame is not None:
             code = frame.f_code
-            place = place_of(code.co_filename, frame.f_lineno, code.co_name)
+            # By instruction: to find its line takes long.
+            at = id(code), frame.f_lasti
+            known = _KNOWN.get(at)
+            if known is None:
+                place = place_of(code.co_filename, frame.f_lineno, code.co_name)
+                known = _KNOWN[at] = (place, code)
+            place = known[0]
             if not place and everywhere:
                 place = f"{code.co_filename}:{frame.f_lineno} {code.co_name}"
             if place:

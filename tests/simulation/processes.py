@@ -23,7 +23,6 @@ from s3stream.disk_cache import DiskCacheCounters
 from .loop import NODE, SimulatedLoop, start_on
 
 PIPE_S = 0.0002
-PIECE_BYTES = 500
 
 
 class Directory:
@@ -110,8 +109,11 @@ class Pipe:
 
     def write(self, data: bytes) -> None:
         if not self._ended:
-            for start in range(0, len(data), PIECE_BYTES):
-                self._later(data[start : start + PIECE_BYTES])
+            start = 0
+            for end in (3, 60, *range(500, len(data) + 500, 500)):
+                if start < len(data):
+                    self._later(data[start:end])
+                start = end
 
     def flush(self) -> None:
         pass

@@ -30,7 +30,7 @@ class Searcher(Client):
             await self.rest(1.0)
             await self.world.busy.wait()
             topic, index = self.rng.choice(self._targets)
-            latest = self.rng.random() < 0.3
+            latest = self.rng.random() < 0.5
             time_ms = self.rng.randint(self._begun_ms, self.loop.now_ms())
             try:
                 await self._ask(topic, index, MAX_TIMESTAMP if latest else time_ms)

@@ -53,6 +53,8 @@ class Simulation:
         self.fired: Counter[str] = Counter()
         self.world = World(self.loop, self.cluster, self.history, asyncio.Event())
         self._dice = self._random()
+        # Once it has found no metadata, and looks for what others left, until they have left it.
+        self._second_dozes = False
         self.striker = Striker(seed, self._random(), strike, self.loop.time)
 
     def run(self) -> Outcome:
@@ -77,6 +79,10 @@ class Simulation:
 
     async def _main(self) -> None:
         self.cluster.start()
+        if self.rng.random() < 0.3:  # two are born at about the same time
+            self._second_dozes = self.rng.random() < 0.5
+            await asyncio.sleep(self.rng.uniform(0.0, 0.1))
+            self.cluster.start()
         building = asyncio.create_task(self._build())
         while not building.done():
             await asyncio.wait([building], timeout=1.0)
@@ -182,6 +188,9 @@ class Simulation:
                 self.store.outage(rng.uniform(0.2, 4.0))
             elif what == "bucket_missing":
                 self._fire(what)
+                for _ in range(rng.randrange(1, 6)):
+                    self.store.outage(rng.uniform(0.02, 0.5), rng.choice(("missing", "before")))
+                    await asyncio.sleep(rng.uniform(0.05, 0.5))
                 self.store.outage(rng.uniform(0.2, 2.0), "missing")
             await asyncio.sleep(rng.uniform(0.0, 1.0))
             if cluster.current.ended:
@@ -251,6 +260,11 @@ class Simulation:
         if self.loop.is_crashed(node) or self.loop.is_paused(node):
             return
         of = self.cluster.named(child.parent) if child is not None else process
+        dozes = self._second_dozes and node == "p2"
+        if dozes and any("_refuse_remains" in place for place in places):
+            self._second_dozes = False
+            self.loop.pause(node, 2.0)
+            return
         fault = self.striker.passes(places, may_be_hit=of is self.cluster.current)
         if fault is not None:
             self._fire(f"{fault}_at_await")
