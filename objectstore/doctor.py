@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import StrEnum
 from random import Random
+from typing import Any
 
 from .errors import AccessDenied, BucketMissing, StoreError, UnsuitableStore
 from .open import StoreUri, open_store, parse_uri, s3_address
@@ -141,16 +141,18 @@ def _free_space(directory: str) -> Finding:
 
 
 async def _bucket_rules(parsed: StoreUri, settings: StoreSettings) -> list[Finding]:
-    from .drivers.aws_credentials import AwsCredentials
-    from .drivers.s3_requests import S3Requests
+    from .drivers.s3_setup import BucketSetup
 
     address: S3Address = await s3_address(parsed, settings)
-    requests = S3Requests(address, AwsCredentials())
+    setup = await asyncio.to_thread(BucketSetup, address)
     findings = []
     try:
-        for name, judge in (("versioning", judge_versioning), ("lifecycle", judge_lifecycle)):
+        for name, get, judge in (
+            ("versioning", setup.versioning, judge_versioning),
+            ("lifecycle", setup.lifecycle, judge_lifecycle),
+        ):
             try:
-                found = await asyncio.to_thread(requests.bucket_setting, name)
+                found = await asyncio.to_thread(get)
             except AccessDenied:
                 findings.append(
                     Finding(
@@ -164,14 +166,13 @@ async def _bucket_rules(parsed: StoreUri, settings: StoreSettings) -> list[Findi
             else:
                 findings.append(judge(found, parsed.prefix))
     finally:
-        requests.close()
+        setup.close()
     return findings
 
 
-def judge_versioning(found: ElementTree.Element | None, prefix: str) -> Finding:
-    """found: the answer to GetBucketVersioning, without namespaces."""
-    status = found.findtext("Status") if found is not None else None
-    if status == "Enabled":
+def judge_versioning(found: Mapping[str, Any], prefix: str) -> Finding:
+    """found: the answer to GetBucketVersioning, as boto3 gives it."""
+    if found.get("Status") == "Enabled":
         return Finding(
             Severity.WARNING,
             "the bucket keeps versions: what the broker deletes goes on costing money",
@@ -180,22 +181,23 @@ def judge_versioning(found: ElementTree.Element | None, prefix: str) -> Finding:
     return Finding(Severity.OK, "the bucket keeps no old versions")
 
 
-def judge_lifecycle(found: ElementTree.Element | None, prefix: str) -> Finding:
-    """Rules that expire or archive live objects lose data; one for stale uploads is welcome."""
+def judge_lifecycle(found: Mapping[str, Any], prefix: str) -> Finding:
+    """Rules that expire or archive live objects lose data; one for stale uploads is welcome.
+
+    found: the answer to GetBucketLifecycleConfiguration, as boto3 gives it.
+    """
     harmful = []
-    for rule in found.iter("Rule") if found is not None else ():
-        reach = rule.findtext("Filter/Prefix") or rule.findtext("Filter/And/Prefix")
-        reach = reach or rule.findtext("Prefix") or ""
+    for rule in found.get("Rules", ()):
+        chosen = rule.get("Filter", {})
+        reach = chosen.get("Prefix") or chosen.get("And", {}).get("Prefix")
+        reach = reach or rule.get("Prefix") or ""
         touches = reach.startswith(prefix) or prefix.startswith(reach)
-        if rule.findtext("Status") != "Enabled" or not touches:
+        if rule.get("Status") != "Enabled" or not touches:
             continue
-        expires = rule.find("Expiration")
         # A rule for delete markers alone takes nothing away.
-        takes = expires is not None and (
-            expires.find("Days") is not None or expires.find("Date") is not None
-        )
-        if takes or rule.find("Transition") is not None:
-            harmful.append(rule.findtext("ID") or reach or "without a name")
+        takes = not {"Days", "Date"}.isdisjoint(rule.get("Expiration", {}))
+        if takes or rule.get("Transitions"):
+            harmful.append(rule.get("ID") or reach or "without a name")
     if harmful:
         return Finding(
             Severity.ERROR,

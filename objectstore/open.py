@@ -150,11 +150,10 @@ async def create_bucket(uri: str, settings: StoreSettings) -> None:
     parsed = parse_uri(uri)
     if parsed.scheme != "s3":
         return
-    from .drivers.aws_credentials import AwsCredentials
-    from .drivers.s3_requests import S3Requests
+    from .drivers.s3_setup import BucketSetup
 
-    requests = S3Requests(await s3_address(parsed, settings), AwsCredentials())
+    setup = await asyncio.to_thread(BucketSetup, await s3_address(parsed, settings))
     try:
-        await asyncio.to_thread(requests.create_bucket)
+        await asyncio.to_thread(setup.create_bucket)
     finally:
-        requests.close()
+        setup.close()

@@ -1,6 +1,6 @@
 """Credentials from the standard AWS places, the same for every driver.
 
-Environment, profiles, SSO, web identity (IRSA), container and instance roles: botocore knows them
+Environment, profiles, SSO, web identity (IRSA), container and instance roles: boto3 knows them
 all, so both drivers ask it.
 """
 
@@ -38,6 +38,7 @@ class AwsCredentials:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._session: Any = None
+        self._boto: Any = None
         self._found: BotoCredentials | None = None
 
     def current(self) -> Keys:
@@ -49,7 +50,7 @@ class AwsCredentials:
         try:
             with self._lock:
                 if self._found is None:
-                    self._found = self._botocore().get_credentials()
+                    self._found = self._boto3().get_credentials()
             if self._found is None:
                 raise AccessDenied(NO_CREDENTIALS)
             frozen = self._found.get_frozen_credentials()
@@ -62,7 +63,7 @@ class AwsCredentials:
         from botocore.exceptions import BotoCoreError
 
         try:
-            region = self._botocore().get_config_variable("region")
+            region = self._boto3().region_name
         except BotoCoreError as error:
             raise AccessDenied(f"the AWS profile cannot be read: {error}") from error
         return str(region) if region else None
@@ -78,7 +79,8 @@ class AwsCredentials:
         from botocore.exceptions import BotoCoreError
 
         try:
-            session = self._botocore()
+            self._boto3()
+            session = self._session
             found = ConfiguredEndpointProvider(
                 session.full_config, session.get_scoped_config(), "s3"
             ).provide()
@@ -95,12 +97,15 @@ class AwsCredentials:
 
         return self._found is None or isinstance(self._found, RefreshableCredentials)
 
-    def _botocore(self) -> Any:
+    def _boto3(self) -> Any:
         if self._session is None:
+            import boto3
             import botocore.session
 
+            # Ours, so that what boto3 does not show (a profile's endpoint) can be read too.
             self._session = botocore.session.get_session()
-        return self._session
+            self._boto = boto3.Session(botocore_session=self._session)
+        return self._boto
 
 
 def _profile_files() -> tuple[str, str]:

@@ -1,9 +1,9 @@
 """Plain signed requests to S3, for what a driver's library does not offer.
 
-obstore has no multipart upload by hand (conditional completion, listing, aborting), no `Date`, and
-no bucket settings. These requests are rare or large, so each is one blocking call of urllib3 in
-the driver's executor, signed by botocore; loading a whole boto3 client would cost more memory than
-everything else of the driver.
+obstore has no multipart upload by hand (conditional completion, listing, aborting) and no `Date`.
+These requests are rare or large, so each is one blocking call of urllib3 in the driver's executor,
+signed by botocore; a whole boto3 client would cost a running broker more memory than everything
+else of the driver.
 
 Source: Amazon S3 API reference; AWS Signature Version 4.
 """
@@ -130,28 +130,6 @@ class S3Requests:
     def require_bucket(self) -> None:
         """Raises BucketMissing, AccessDenied. By GET: the answer to HEAD does not say why."""
         self._require("reach the bucket", "GET", "", {"list-type": "2", "max-keys": "1"})
-
-    def create_bucket(self) -> None:
-        """Does nothing where the bucket is ours already. Raises AccessDenied otherwise."""
-        region, body = self.address.region, b""
-        if self.address.endpoint is None and region != "us-east-1":
-            body = (
-                '<CreateBucketConfiguration xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
-                f"<LocationConstraint>{escape(region)}</LocationConstraint>"
-                "</CreateBucketConfiguration>"
-            ).encode()
-        answer = self.send("create the bucket", "PUT", "", chunks=[body])
-        if answer.status == 409 and _find(answer.body, "Code") == "BucketAlreadyOwnedByYou":
-            return
-        self._check("create the bucket", answer)
-
-    def bucket_setting(self, name: str) -> ElementTree.Element | None:
-        """A subresource such as `versioning` or `lifecycle`, None where none is set."""
-        answer = self.send(f"bucket {name}", "GET", "", {name: ""})
-        if answer.status == 404 and _find(answer.body, "Code") != "NoSuchBucket":
-            return None
-        self._check(f"bucket {name}", answer)
-        return _parse(answer.body, f"bucket {name}")
 
     # --- one request ---
 

@@ -21,6 +21,8 @@ from .contract_suite import StoreContract, keys_of
 
 BUCKET = "headwater-contract"
 _names = random.Random()
+# Endpoints of servers that have our bucket by now.
+_with_bucket: set[str] = set()
 
 
 def now_ms() -> int:
@@ -75,7 +77,9 @@ class S3Contract(StoreContract):
         self.monkeypatch = monkeypatch
         self.settings = StoreSettings(s3_driver=self.DRIVER, s3_endpoint=s3_endpoint)
         self.prefix = f"s3://{BUCKET}/t{_names.getrandbits(64):x}"
-        asyncio.run(create_bucket(self.prefix, self.settings))
+        if s3_endpoint not in _with_bucket:
+            asyncio.run(create_bucket(self.prefix, self.settings))
+            _with_bucket.add(s3_endpoint)
         yield
 
     @asynccontextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -156,41 +155,41 @@ def test_doctor_finds_a_good_directory_good_and_a_missing_one_missing(tmp_path: 
 @pytest.mark.parametrize(
     ("rule", "severity"),
     [
-        ("<Status>Enabled</Status><Expiration><Days>3</Days></Expiration>", Severity.ERROR),
-        ("<Status>Disabled</Status><Expiration><Days>3</Days></Expiration>", Severity.OK),
-        ("<Status>Enabled</Status><Transition><Days>3</Days></Transition>", Severity.ERROR),
+        ({"Status": "Enabled", "Expiration": {"Days": 3}}, Severity.ERROR),
+        ({"Status": "Disabled", "Expiration": {"Days": 3}}, Severity.OK),
+        ({"Status": "Enabled", "Expiration": {"ExpiredObjectDeleteMarker": True}}, Severity.OK),
+        ({"Status": "Enabled", "Transitions": [{"Days": 3}]}, Severity.ERROR),
         (
-            (
-                "<Status>Enabled</Status><AbortIncompleteMultipartUpload><DaysAfterInitiation>1"
-                "</DaysAfterInitiation></AbortIncompleteMultipartUpload>"
-            ),
+            {"Status": "Enabled", "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1}},
             Severity.OK,
         ),
         (
-            (
-                "<Status>Enabled</Status><Filter><Prefix>other/</Prefix></Filter><Expiration><Days>3"
-                "</Days></Expiration>"
-            ),
+            {"Status": "Enabled", "Filter": {"Prefix": "other/"}, "Expiration": {"Days": 3}},
             Severity.OK,
         ),
         (
-            (
-                "<Status>Enabled</Status><Filter><Prefix>hw/data/</Prefix></Filter><Expiration><Days>3"
-                "</Days></Expiration>"
-            ),
+            {"Status": "Enabled", "Filter": {"Prefix": "hw/data/"}, "Expiration": {"Days": 3}},
             Severity.ERROR,
         ),
+        (
+            {
+                "Status": "Enabled",
+                "Filter": {"And": {"Prefix": "hw/", "Tags": []}},
+                "Expiration": {"Date": "2030-01-01"},
+            },
+            Severity.ERROR,
+        ),
+        ({"Status": "Enabled", "Prefix": "other/", "Expiration": {"Days": 3}}, Severity.OK),
     ],
 )
-def test_a_rule_that_expires_our_objects_is_an_error(rule: str, severity: Severity) -> None:
-    rules = ElementTree.fromstring(
-        f"<LifecycleConfiguration><Rule>{rule}</Rule></LifecycleConfiguration>"
-    )
-    assert judge_lifecycle(rules, "hw/").severity is severity
+def test_a_rule_that_expires_our_objects_is_an_error(
+    rule: dict[str, object], severity: Severity
+) -> None:
+    assert judge_lifecycle({"Rules": [rule]}, "hw/").severity is severity
 
 
 def test_kept_versions_are_a_warning() -> None:
-    enabled = ElementTree.fromstring("<V><Status>Enabled</Status></V>")
-    assert judge_versioning(enabled, "").severity is Severity.WARNING
-    assert judge_versioning(ElementTree.fromstring("<V/>"), "").severity is Severity.OK
-    assert judge_lifecycle(None, "").severity is Severity.OK
+    assert judge_versioning({"Status": "Enabled"}, "").severity is Severity.WARNING
+    assert judge_versioning({"Status": "Suspended"}, "").severity is Severity.OK
+    assert judge_versioning({}, "").severity is Severity.OK
+    assert judge_lifecycle({}, "").severity is Severity.OK
