@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import weakref
 from collections.abc import Awaitable, Callable
 from random import Random
 
@@ -38,6 +39,7 @@ class Broker:
         self.responses = ResponseMemory(4 << 20)
         self.scratch = bytearray(8 * KIB)
         self.started: list[bytes] = []
+        self.pieces: list[weakref.ref[Piece]] = []
         self.later: dict[bytes, asyncio.Future[list[Buffer] | None]] = {}
         self.blocked = asyncio.Event()
         self.open: list[Connection] = []
@@ -72,6 +74,10 @@ class Broker:
                 raise MalformedFrame("as asked")
             case b"e":
                 raise RuntimeError("a bug")
+            case b"p":
+                piece = Piece(b"piece")
+                self.pieces.append(weakref.ref(piece))
+                return [piece]
             case b"w":
                 await self.blocked.wait()
             case b"g":
@@ -276,6 +282,42 @@ def test_an_announced_frame_that_never_comes_loses_its_memory() -> None:
             assert broker.pool.used_bytes == size
             await asyncio.sleep(LIMITS.frame_grace_s + 2)
             assert transport.aborted
+        broker.nothing_is_held()
+
+    run(body)
+
+
+class Piece(bytearray):
+    """Of an answer; one can look whether it is still kept."""
+
+
+def test_nothing_is_kept_of_an_answer_that_has_left() -> None:
+    async def body(broker: Broker) -> None:
+        _, transport = broker.connect()
+        transport.receive(framed(b"p"))
+        await settle()
+        assert transport.sent == b"piece"
+        # At once, not when the collector of cycles comes by.
+        assert [piece() for piece in broker.pieces] == [None]
+        transport.abort()
+        await settle()
+
+    run(body)
+
+
+def test_nothing_is_kept_of_a_frame_whose_connection_was_closed() -> None:
+    async def body(broker: Broker) -> None:
+        for end in ("lost", "garbage"):
+            connection, transport = broker.connect()
+            if end == "lost":
+                transport.receive(struct.pack(">i", 1 << 19) + bytes(5000))
+                assert connection._reader.pending_bytes
+                transport.abort()
+            else:
+                transport.receive(framed(b"x") + struct.pack(">i", -5) + bytes(5000))
+            await settle()
+            assert transport.lost
+            assert not connection._reader.pending_bytes
         broker.nothing_is_held()
 
     run(body)

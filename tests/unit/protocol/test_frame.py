@@ -158,3 +158,24 @@ def test_readers_that_share_scratch_do_not_mix_what_they_receive(
     for which, reader in enumerate(readers):
         frames[which] += [bytes(frame) for frame in take_all(reader)]
     assert frames == bodies
+
+
+def test_a_large_frame_is_writable_memory_of_exactly_its_size() -> None:
+    size = (5 << 20) + 3
+    reader = FrameReader(size)
+    body = Random(1).randbytes(size)
+    [frame] = feed(reader, framed(body), [1 << 20])
+    assert (len(frame), frame.nbytes, frame.readonly) == (size, size, False)
+    assert frame == body
+    frame[:2] = b"ok"
+
+
+def test_a_reader_that_is_given_up_keeps_nothing() -> None:
+    for received in (framed(b"x" * 5000)[:3000], b"\x00\x00\x00\x05abc", b"\x00\x00"):
+        reader = FrameReader(10_000, bytearray(4096))
+        feed(reader, received, [100])
+        reader.put_aside()
+        reader.give_up()
+        assert reader.pending_bytes == reader.filled_bytes == 0
+        assert reader.next_frame() is None
+        assert len(reader.get_buffer()) == 4096
