@@ -66,7 +66,7 @@ def check_scenario(scenario: Scenario) -> bool:
 
 def check_all(*, full: bool) -> bool:
     good = True
-    began = time.perf_counter()
+    began = time.process_time()
     print("Every state holds:")
     for size in (*HOLDS, *SPARE):
         good &= check_size(size)
@@ -83,7 +83,8 @@ def check_all(*, full: bool) -> bool:
     print("Named scenarios:")
     for scenario in SCENARIOS:
         good &= check_scenario(scenario)
-    print(f"{'All as it should be' if good else 'FAILED'}, {time.perf_counter() - began:.0f} s")
+    told = "All as it should be" if good else "FAILED"
+    print(f"{told}, {time.process_time() - began:.0f} s of a processor")
     return good
 
 

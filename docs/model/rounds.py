@@ -9,6 +9,7 @@ Objects are bits: bit 0 that log object of B0, bit 1 a later one, then `slots` n
 broker. The later one has landed before B0 knows; it is durable, holds contents, is adopted as data
 by a checkpoint, and trimmed past.
 
+    read     what the new leader has read of the source: (content, what else its opening names)
     fresh    B0's later log object: 0 not sent, 1 landed, 2 durable, 3 below a durable trim
     logs     per broker: (state, content, page, named, covered)
              state: "-", "o" open, "c" closed; named: objects that records since the last checkpoint
@@ -64,6 +65,7 @@ class Round(NamedTuple):
 NOTHING = Entry("-", 0, 0, 0, 0)
 NO_ROUND = Round("none", 0, 0, 0, 0, 0)
 NO_REPORT = (0, -1)
+UNREAD = (0, 0)
 
 
 class State(NamedTuple):
@@ -71,6 +73,7 @@ class State(NamedTuple):
     source: int
     registered: int
     fenced: int
+    read: tuple[int, int]
     fresh: int
     logs: tuple[Entry, ...]
     makers: tuple[Maker, ...]
@@ -92,6 +95,7 @@ class Rounds(Model[State]):
     RULES: ClassVar[Mapping[str, str]] = {
         "listed_before": "9.1: candidates are what was listed before the round's record",
         "replay_named": "5.1 (as mended): what records since the checkpoint added stays named",
+        "closed_untouched": "5.6: a merge after a stream's closing does not touch that stream",
         "pages_named": "9.2: pages are named in reports",
         "own_log_objects": "9.2 (as mended): own log objects are named where referred to",
         "own_on_its_way": "9.2 (as mended): ... those too that are not known to be durable yet",
@@ -144,7 +148,9 @@ class Rounds(Model[State]):
         none = (NO_REPORT,) * self.n
         store = LOG_OBJECT
         left = (self.moves, self.deaths, self.rounds)
-        return State(0, NOBODY, known, 0, 0, logs, makers, since, store, 0, NO_ROUND, none, *left)
+        return State(
+            0, NOBODY, known, 0, UNREAD, 0, logs, makers, since, store, 0, NO_ROUND, none, *left
+        )
 
     def live(self, s: State) -> list[int]:
         return [i for i in range(self.n) if (s.registered & ~s.fenced) >> i & 1]
@@ -185,22 +191,30 @@ class Rounds(Model[State]):
             for j in live:
                 if j != s.leader:
                     maker = s.makers[s.leader]
-                    # Merges under way come to nothing: their objects are given up.
-                    after = _with_maker(s, s.leader, Maker(maker.next, 0, 0, 0))
+                    # A checkpoint under way comes to nothing; a merge's record may still come.
+                    going = maker._replace(paging=0, unsettled=maker.merging)
+                    after = _with_maker(s, s.leader, going)
                     after = self._hold(after, s.leader, entry._replace(state="c", covered=0))
                     told = f"B{s.leader} closes, record: B{j} leads"
-                    yield told, after._replace(leader=j, source=s.leader, moves=s.moves - 1)
+                    after = after._replace(leader=j, source=s.leader, read=UNREAD)
+                    yield told, after._replace(moves=s.moves - 1)
         if s.leader in live and s.source != NOBODY:
-            if entry.state != "o":
+            if entry.state != "o" and s.read == UNREAD:
                 old = s.logs[s.source]
-                opened = Entry("o", old.content, 0, old.page | old.named, 0)
+                read = (old.content, old.page | old.named)
+                yield f"B{s.leader} reads what B{s.source} left", s._replace(read=read)
+            elif entry.state != "o":
+                opened = Entry("o", s.read[0], 0, s.read[1], 0)
                 told = f"B{s.leader}'s opening from B{s.source} is durable"
-                yield told, self._hold(s, s.leader, opened)
+                yield told, self._hold(s._replace(read=UNREAD), s.leader, opened)
             else:
                 yield f"record: B{s.leader} has opened", s._replace(source=NOBODY)
         for i in live:
             if s.logs[i].state == "c" and i not in (s.leader, s.source):
-                yield f"B{i} lets go", self._hold(s, i, NOTHING)
+                given_up = _with_maker(s, i, Maker(s.makers[i].next, 0, 0, 0))
+                yield f"B{i} lets go", self._hold(given_up, i, NOTHING)
+            if s.logs[i].state == "c" and s.makers[i].merging:
+                yield from self._late_merge(s, i)
             if s.deaths and len(live) > 1:
                 fenced = s._replace(fenced=s.fenced | 1 << i, deaths=s.deaths - 1)
                 if i == 0 and s.fresh == 1:  # it landed, so it is before the end, and counts
@@ -211,7 +225,7 @@ class Rounds(Model[State]):
             source = s.leader if entry.state == "o" else s.source
             for j in live:
                 told = f"record: B{j} leads after B{s.leader}, source B{source}"
-                yield told, s._replace(leader=j, source=source)
+                yield told, s._replace(leader=j, source=source, read=UNREAD)
 
     def _hold(self, s: State, i: int, entry: Entry) -> State:
         logs = (*s.logs[:i], entry, *s.logs[i + 1 :])
@@ -260,6 +274,18 @@ class Rounds(Model[State]):
             after = _with_maker(s, i, maker._replace(paging=0, unsettled=maker.unsettled & ~made))
             entry = entry._replace(page=made, named=entry.named & ~entry.covered, covered=0)
             yield f"B{i}'s checkpoint is durable: {self.name(made)}", self._hold(after, i, entry)
+
+    def _late_merge(self, s: State, i: int) -> Iterator[tuple[str, State]]:
+        """A merge that was under way when the stream was closed."""
+        made, entry = s.makers[i].merging, s.logs[i]
+        if not made & (s.store | s.doomed):
+            yield f"{self.name(made)} is uploaded", s._replace(store=s.store | made)
+            return
+        content = entry.content if self.on("closed_untouched") else made
+        after = _with_maker(s, i, s.makers[i]._replace(merging=0, unsettled=0))
+        merged = entry._replace(content=content, named=entry.named | made)
+        told = f"B{i}'s record of {self.name(made)} is durable, after the closing"
+        yield told, self._hold(after, i, merged)
 
     # Rounds
 
