@@ -12,7 +12,6 @@ import asyncio
 import random
 import resource
 import struct
-import threading
 import time
 from pathlib import Path
 
@@ -189,54 +188,45 @@ def test_batches_of_a_hundred_mebibytes_go_one_at_a_time(
     assert "Traceback" not in broker.log_text, broker.log_tail()
 
 
-class Flood(threading.Thread):
-    """Batches of a megabyte as fast as they are taken, over one connection."""
+PRODUCERS = 16
+BATCH_BYTES = 900_000
+AT_ONCE = 3
 
-    def __init__(self, bootstrap: str, topic: str, partition: int) -> None:
-        super().__init__(daemon=True)
-        from confluent_kafka import Producer
 
-        self.sent = 0
-        self.acknowledged = 0
-        self.failed: list[str] = []
-        self.left = -1
-        self._topic, self._partition = topic, partition
-        self._stopping = threading.Event()
-        self._producer = Producer(
-            {
-                "bootstrap.servers": bootstrap,
-                "log_level": 0,
-                "enable.idempotence": True,
-                "batch.size": MIB,
-                "linger.ms": 5,
-                "queue.buffering.max.kbytes": 32 << 10,
-                "message.timeout.ms": 120_000,
-            }
-        )
+async def flood(broker: BrokerProcess, topic: str, number: int, stop: asyncio.Event) -> int:
+    """Batches as fast as they are taken, from an address of its own; how many were acknowledged."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", broker.port, local_addr=(f"127.0.2.{1 + number}", 0)
+    )
+    batch = batch_of(BATCH_BYTES, random.Random(number).randbytes(1000))
+    slots = asyncio.Semaphore(AT_ONCE)
+    sent = 0
+    done = 0
 
-    def _told(self, error: object, _: object) -> None:
-        if error is not None:
-            self.failed.append(str(error))
-        else:
-            self.acknowledged += 1
+    async def send() -> None:
+        nonlocal sent
+        while not stop.is_set():
+            await slots.acquire()
+            for piece in produce_request(topic, batch, 60_000):
+                writer.write(piece)
+            await writer.drain()
+            sent += 1
 
-    def run(self) -> None:
-        value = random.Random(self._partition).randbytes(100_000)
-        while not self._stopping.is_set():
-            try:
-                self._producer.produce(
-                    self._topic, value, partition=self._partition, callback=self._told
-                )
-                self.sent += 1
-            except BufferError:
-                self._producer.poll(0.05)
-        self.left = self._producer.flush(90)
-
-    def finish(self) -> None:
-        self._stopping.set()
-        self.join(120)
-        assert (self.left, self.failed[:3]) == (0, [])
-        assert self.acknowledged == self.sent
+    sending = asyncio.create_task(send())
+    try:
+        while done < sent or not sending.done():
+            async with asyncio.timeout(90):
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                answer = produced(await reader.readexactly(size))
+            assert answer.error == 0, answer
+            done += 1
+            slots.release()
+            await asyncio.sleep(0)
+        await sending
+    finally:
+        sending.cancel()
+        writer.close()
+    return done
 
 
 def test_producers_faster_than_the_store_wait(minio: Minio, tmp_path: Path) -> None:
@@ -245,25 +235,48 @@ def test_producers_faster_than_the_store_wait(minio: Minio, tmp_path: Path) -> N
     store = minio.make_bucket(fresh("slow"))
     broker = BrokerProcess(store, tmp_path, settings=SETTINGS, env=env).start()
     topic = fresh("flood")
-    floods = []
+    pinned: list[float] = []
+
+    async def all_of_them() -> list[int]:
+        stop = asyncio.Event()
+        floods = [asyncio.create_task(flood(broker, topic, n, stop)) for n in range(PRODUCERS)]
+        for _ in range(40):
+            await asyncio.sleep(0.5)
+            pinned.append(
+                await asyncio.to_thread(broker.metric, "headwater_log_cache_pinned_bytes")
+            )
+        stop.set()
+        proxy.fault = None
+        return await asyncio.gather(*floods)
+
     try:
-        create_topic(broker.bootstrap, topic, 4)
+        create_topic(broker.bootstrap, topic, 1)
         with MemoryWatch(pid_of(broker)) as memory:
-            proxy.fault = Fault("delay", delay_s=1.0, methods=("PUT",))
-            floods = [Flood(broker.bootstrap, topic, n) for n in range(4)]
-            for flood in floods:
-                flood.start()
-            time.sleep(20.0)
-            waited = broker.metric("headwater_backpressure_waiting")
-            proxy.fault = None
-            for flood in floods:
-                flood.finish()
-        acknowledged = sum(flood.acknowledged for flood in floods)
-        print(f"{acknowledged * 100_000 / MIB:.0f} MiB acknowledged; {waited:.0f} waited")
+            proxy.fault = Fault("delay", delay_s=3.0, methods=("PUT",))
+            acknowledged = asyncio.run(all_of_them())
+        print(
+            f"{sum(acknowledged) * BATCH_BYTES / MIB:.0f} MiB acknowledged, at most "
+            f"{max(pinned) / MIB:.0f} MiB at once were held by the log"
+        )
+        assert min(acknowledged) > 0
         assert proxy.met["delay"] > 0
+        # Or they were not faster than the store.
+        assert max(pinned) > SMALL["log.cache.bytes"] / 2
         assert_bounded(memory)
+        assert end_of(broker, topic) == sum(acknowledged)
         assert "Traceback" not in broker.log_text, broker.log_tail()
         broker.wait_ready(True)
     finally:
         broker.kill()
         proxy.close()
+
+
+def end_of(broker: BrokerProcess, topic: str) -> int:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": fresh("end")})
+    try:
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=30)
+    finally:
+        consumer.close()
+    return int(end)
