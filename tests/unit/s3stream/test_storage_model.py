@@ -101,8 +101,13 @@ class Written:
 class World:
     def __init__(self, loop: SimulatedLoop, seed: int, rough: bool) -> None:
         self.loop = loop
-        # What is archived is merged no more: half of the worlds keep it in line.
-        self.config = TINY if seed % 2 else replace(TINY, history_ranges=512)
+        # What is archived is merged no more, and what is adopted waits for merging: half of the
+        # worlds keep their histories in line, and half adopt nothing.
+        self.config = replace(
+            TINY,
+            history_ranges=TINY.history_ranges if seed % 2 else 512,
+            adopt_share_bytes=TINY.adopt_share_bytes if seed % 4 in (0, 3) else 1 << 20,
+        )
         self.rng = Random(seed)
         self.bucket = SimulatedStore(loop, Random(seed + 1), POOR if rough else FAIR)
         self.store = RetryStore(self.bucket, Random(seed + 2), RetryConfig(budget=1e9))
