@@ -109,7 +109,7 @@ class Cluster:
             "idle_exit_s": rng.choice((0.5, 5.0)),
         }
         if rng.random() < 0.3:
-            loop.executor_delay_s = (0.0, 0.5)  # a disk that is busy
+            loop.executor_delay_s = (0.0, 0.1)  # a disk that is busy
         # As `objectstore.open` wraps a real store; without it errors reach every layer.
         self._retries = rng.random() < 0.6
         self.large_batches = rng.random() < 0.5

@@ -9,8 +9,13 @@ from typing import Any
 from unittest.mock import patch
 
 
-def small_constants(rng: Random) -> AbstractContextManager[Any]:
-    """Inside, the bounds that were drawn; some are as the product has them."""
+def small_constants(
+    rng: Random, *, index_cache_bytes: int | None = None
+) -> AbstractContextManager[Any]:
+    """Inside, the bounds that were drawn; some are as the product has them.
+
+    index_cache_bytes: not drawn, since a busy reader of many objects needs room for their indexes.
+    """
     drawn: list[tuple[str, str, Any]] = [
         ("s3stream.object_writer", "_SLACK_BYTES", rng.choice((0, 0, 4 << 20))),
         ("s3stream.metadata.retire", "DELETE_AT_ONCE", rng.choice((2, 1000))),
@@ -26,16 +31,14 @@ def small_constants(rng: Random) -> AbstractContextManager[Any]:
         (_class("s3stream.compaction.worker", "WorkerProcess"), "patience_s", 5.0),
         (_function("s3stream.compaction.merge", "merge"), "part_bytes", _kib(rng, 3, 20, 1000)),
         (
-            _class("s3stream.object_reader", "ObjectReader"),
-            "index_cache_bytes",
-            rng.choice((1, 5000, 64 << 20)),
-        ),
-        (
             _class("s3stream.collector", "Collector"),
             "candidates_at_most",
             rng.choice((10, 100_000)),
         ),
     ]
+    if index_cache_bytes is not None:
+        reader = _class("s3stream.object_reader", "ObjectReader")
+        defaults.append((reader, "index_cache_bytes", index_cache_bytes))
     stack = _Later()
     stack.patches = [patch.object(import_module(m), name, value) for m, name, value in drawn]
     stack.patches += [patch.dict(where.__kwdefaults__, {n: v}) for where, n, v in defaults]

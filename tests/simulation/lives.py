@@ -362,7 +362,6 @@ class _Round:
 
 def run_lives(seed: int, strike: Strike | None = None) -> Outcome:
     """Raises what broke."""
-    striker = Striker(seed, Random(f"strikes {seed}"), strike, lambda: loop.time())
     made: list[Lives] = []
 
     def on_step(node: str, places: tuple[str, ...]) -> None:
@@ -372,12 +371,13 @@ def run_lives(seed: int, strike: Strike | None = None) -> Outcome:
         fault = striker.passes(places, may_be_hit=True)
         if fault is not None:
             lives.fired[f"{fault}_at_await"] += 1
-            if fault == "crash":
+            if fault in ("crash", "stop"):
                 loop.crash(node)
             else:
                 loop.pause(node, lives.rng.choice((0.5, 3.0)))
 
     loop = SimulatedLoop(seed, on_step=on_step)
+    striker = Striker(seed, Random(f"strikes {seed}"), strike, loop.time)
     made.append(Lives(loop, seed, striker))
 
     async def main() -> None:
@@ -386,7 +386,8 @@ def run_lives(seed: int, strike: Strike | None = None) -> Outcome:
     rng = Random(f"constants {seed}")
     config = replace(TINY, block_cache_bytes=rng.choice((1 << 10, 16 << 10, 1 << 20)))
     model = import_module(World.__module__)
-    with small_constants(rng), patch.object(model, "TINY", config):
+    index_bytes = rng.choice((1, 5000, 64 << 20))
+    with small_constants(rng, index_cache_bytes=index_bytes), patch.object(model, "TINY", config):
         loop.run(main())
     lives = made[0]
     counted = Counter({"acknowledged": lives.acknowledged, "lives": lives.incarnation})

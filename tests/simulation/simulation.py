@@ -25,7 +25,7 @@ from wal.keys import parse_log
 from .admin import Admin, Churn, Trimmer
 from .checkers import History, Violation
 from .cluster import Cluster, Process
-from .loop import SimulatedLoop
+from .loop import NODE, SimulatedLoop
 from .network import SimulatedNetwork
 from .processes import Child
 from .readers import Committer, Reader, WholeReader
@@ -47,12 +47,14 @@ class Simulation:
         self.weather = replace(weather, hang_s=3.0, slow_s=1.0, late_max_s=60.0, late_soon=0.6)
         self.store = SimulatedStore(self.loop, self._random(), self.weather)
         self.store.on_landed = self._landed
+        self.store.about_to_send = self._about_to_send
         self.network = SimulatedNetwork(self.loop, self._random())
         self.cluster = Cluster(self.loop, self.store, self.network, self._random())
         self.history = History(self.loop)
         self.fired: Counter[str] = Counter()
         self.world = World(self.loop, self.cluster, self.history, asyncio.Event())
         self._dice = self._random()
+        self._stops: list[asyncio.Task[None]] = []
         # Once it has found no metadata, and looks for what others left, until they have left it.
         self._second_dozes = False
         self.striker = Striker(seed, self._random(), strike, self.loop.time)
@@ -92,7 +94,7 @@ class Simulation:
         chaos = asyncio.create_task(self._chaos())
         end_at = self.loop.time() + LEAST_S
         while self.loop.time() < end_at or not self._enough():
-            if self.loop.time() > end_at + 300:
+            if self.loop.time() > end_at + 900:
                 raise Violation(f"too little happens: {dict(self.history.counted)}")
             await asyncio.sleep(0.5)
             self._raise_failures([*clients, chaos])
@@ -100,6 +102,9 @@ class Simulation:
         await asyncio.wait([chaos])
         self._heal()
         self.world.stopping.set()
+        if self._stops:
+            await asyncio.wait(self._stops)
+            self._raise_failures(self._stops)
         await self._finish(clients)
         await self._prove(steady)
 
@@ -204,6 +209,7 @@ class Simulation:
 
     def _heal(self) -> None:
         self.store.weather = FAIR
+        self.loop.executor_delay_s = (0.0, 0.002)
         self.store.recover()
         self.world.busy.set()
         self.striker.calm = True
@@ -266,6 +272,8 @@ class Simulation:
             self.loop.pause(node, 2.0)
             return
         fault = self.striker.passes(places, may_be_hit=of is self.cluster.current)
+        if fault == "stop" and (process is None or not process.ready):
+            return
         if fault is not None:
             self._fire(f"{fault}_at_await")
             if process is not None:
@@ -275,7 +283,10 @@ class Simulation:
 
     def _hit(self, process: Process, fault: str) -> None:
         newest = process is self.cluster.current
-        if fault == "crash":
+        if fault == "stop":
+            self._stops.append(self.loop.create_task(self.cluster.stop(process)))
+            delay_s = self._dice.uniform(0.0, 1.0)
+        elif fault == "crash":
             self.cluster.crash(process)
             delay_s = self._dice.uniform(0.0, 1.0)
         elif fault == "pause":
@@ -299,6 +310,18 @@ class Simulation:
     def _follow(self, process: Process) -> None:
         if process is self.cluster.current:
             self.cluster.start()
+
+    def _about_to_send(self, op: str, key: str) -> bool:
+        """Now and then a broker sleeps between composing an object of its log and sending it."""
+        process = self.cluster.named(NODE.get())
+        if process is not self.cluster.current or self.striker.calm:
+            return False
+        if op != "create" or not key.startswith("wal/") or self._dice.random() > 0.004:
+            return False
+        if process is None or self.loop.is_paused(process.name):
+            return False
+        self._hit(process, self._dice.choice(("pause", "replace")))
+        return True
 
     def _landed(self, op: str, key: str) -> None:
         self.history.counted[f"{op} {key.split('/')[0]}"] += 1
@@ -349,6 +372,9 @@ KINDS = (
     "bucket_missing",
     "race",
     "lull",
+    "pause_before_sending",
+    "late_after_trim",
+    "stop_at_await",
     "crash_at_await",
     "pause_at_await",
     "replace_at_await",

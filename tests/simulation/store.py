@@ -7,7 +7,8 @@ instant belongs to the store, so neither a crash nor a cancellation of the clien
     throttled   the same, politely                             (Throttled)
     lost_reply  it happened, and the client gets an error      (StoreUnavailable)
     conflict    a create is refused though nothing is there (409)  (PreconditionFailed)
-    late        the client gets an error; it happens later, at any time up to `late_max_s`
+    late        the client gets an error; it happens later, at any time up to `late_max_s`; told
+                apart in `fired` where that was after its key was deleted (late_after_trim)
     hang        no answer for `hang_s`, then an error; it happened or not, or will happen late
     slow        a leg takes up to `slow_s`
     outage      every request fails, from `outage` until it is over
@@ -109,6 +110,9 @@ class SimulatedStore(ObjectStore):
         self._rules: builtins.list[Rule] = []
         self.missing_at = -math.inf
         """Loop time at which the bucket was last said to be missing."""
+        self.about_to_send: Callable[[str, str], bool] | None = None
+        """Called with op and key before a write is sent; True: it has paused the node."""
+        self._deleted: set[str] = set()
         self._down = ""
         self._waiting_late: builtins.list[tuple[str, Callable[[], None]]] = []
 
@@ -148,7 +152,11 @@ class SimulatedStore(ObjectStore):
         await self._write("create", key, lambda: self.inner.put_now(key, (data,)))
 
     async def delete(self, keys: Sequence[str]) -> None:
-        await self._write("delete", ",".join(keys), lambda: _now(self.inner.delete(list(keys))))
+        def act() -> None:
+            _now(self.inner.delete(list(keys)))
+            self._deleted.update(keys)
+
+        await self._write("delete", ",".join(keys), act)
 
     async def get(self, key: str) -> bytes:
         return await self._read("get", key, lambda: _now(self.inner.get(key)))
@@ -200,6 +208,10 @@ class SimulatedStore(ObjectStore):
         return result
 
     async def _write(self, op: str, key: str, act: Callable[[], None]) -> None:
+        if self.about_to_send is not None and self.about_to_send(op, key):
+            # Composed, not sent: nobody but the sleeper knows of it.
+            self._fire("pause_before_sending", op, key)
+            await asyncio.sleep(0)
         kinds = WRITE_FAULTS if op == "create" else WRITE_FAULTS[:-1]
         fault = self._draw(op, key, kinds)
         kind = "" if fault is None else fault.fault
@@ -212,6 +224,8 @@ class SimulatedStore(ObjectStore):
                 act()
             except StoreError as met:
                 error = met
+            if error is None and kind in ("late", "hang") and key in self._deleted:
+                self._fire("late_after_trim", op, key)
             outcome = "412" if isinstance(error, PreconditionFailed) else "done"
             self.loop.record(f"store {op} {key} by {node}: {outcome} {kind}")
             if error is None and self.on_landed is not None:

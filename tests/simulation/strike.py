@@ -19,6 +19,8 @@ LEAST_S = 30.0
 LEAST_ACKNOWLEDGED = 300
 LEAST_FAULTS = 3
 FAULTS_AT_PLACES = ("crash", "pause", "replace")
+# Now and then a process is told to stop there, which cancels what waits. It counts as no hit.
+STOPS = 0.1
 # Of which a run comes by half, and rests in between.
 WANTED = 20
 REST_S = 3.0
@@ -70,6 +72,7 @@ class Striker:
         self._rng = rng
         self._now = now
         self._rests_until = 0.0
+        self._begun = now()
         self.calm = False
         """Nobody is hit any more."""
         self._wanted = set(Random(f"wanted {seed}").sample(_every_place(), WANTED))
@@ -83,6 +86,8 @@ class Striker:
         fault = self._asked_for(places)
         if fault is None and may_be_hit and not self.calm and self._is_due(places):
             fault = self._rng.choice(FAULTS_AT_PLACES)
+            if self._rng.random() < STOPS:
+                return "stop"
         if fault is not None:
             self.struck.update(places)
             self._wanted.difference_update(places)
@@ -92,7 +97,8 @@ class Striker:
         if not self._wanted.isdisjoint(places) and self._now() >= self._rests_until:
             # Not always the first time.
             if self._rng.random() < 0.5:
-                self._rests_until = self._now() + REST_S
+                # The longer it lasts the rarer, so that something gets done.
+                self._rests_until = self._now() + REST_S + (self._now() - self._begun) / 20
                 return True
         elif self.armed:
             # Rare places are the interesting ones.
