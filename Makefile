@@ -50,7 +50,7 @@ types: install-dev ## mypy --strict
 bench: install-dev ## the benchmark table (see bench/README.md)
 	@$(BIN)/python -m bench
 
-simulate: install-dev ## a long simulation: make simulate SEEDS=1000; PLACES=no for seeds alone
+simulate: install-dev ## whole brokers under faults: make simulate SEEDS=1000; PLACES=no for seeds alone
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(filter no,$(PLACES)),--no-places)
 
 planted: install-dev ## each planted bug is found by the simulation

@@ -12,7 +12,7 @@ attempt did not simply succeed, the header found at the key decides:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
 from random import Random
 
 from .errors import (
@@ -84,12 +84,13 @@ async def create_by_upload(
     parts: called at the start of each attempt, gives the same bytes each time, in parts of
     `PART_SIZE_BYTES` (5 MiB at least, but for the last); the first begins with the header.
     A failed attempt is aborted; an abort that fails too is left to the collector's rounds.
+    Raises NotFound, Corrupt where `parts` does: what it reads from is gone, and stays so.
     """
 
     async def send() -> None:
         upload = await store.start_upload(key)
         try:
-            async for chunks in parts():
+            async for chunks in _given(parts()):
                 await upload.part(chunks)
             await upload.complete()
         except BaseException:
@@ -97,9 +98,28 @@ async def create_by_upload(
             raise
 
     settle = _Settle(store, key, write_id, rng, on_trouble)
-    return await settle.until_settled(
-        send, look_first=may_be_repeat, give_up_after_s=give_up_after_s
-    )
+    try:
+        return await settle.until_settled(
+            send, look_first=may_be_repeat, give_up_after_s=give_up_after_s
+        )
+    except _NoParts as gone:
+        raise gone.error from gone
+
+
+class _NoParts(Exception):
+    """Tells an error of the parts from one of the upload, which is waited out."""
+
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+async def _given(parts: AsyncIterable[Chunks]) -> AsyncIterator[Chunks]:
+    try:
+        async for chunks in parts:
+            yield chunks
+    except (NotFound, Corrupt) as error:
+        raise _NoParts(error) from error
 
 
 async def found_write_id(store: ObjectStore, key: str) -> bytes | None:

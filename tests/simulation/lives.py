@@ -42,7 +42,7 @@ from wal import Fenced, LogClosed, LogWriter, WalConfig, wal_log
 from .constants import small_constants
 from .log_world import batch
 from .loop import SimulatedLoop, start_on
-from .store import SimulatedStore
+from .store import FAIR, SimulatedStore
 from .strike import LEAST_ACKNOWLEDGED, LEAST_FAULTS, LEAST_S, Outcome, Strike, Striker
 
 T = TypeVar("T")
@@ -88,9 +88,11 @@ class Lives(World):
         # Nobody dies any more: whatever was acknowledged is there.
         self.closing = False
         self.striker.calm = True
+        self.bucket.weather = FAIR
+        self.bucket.recover()
         self.incarnation += 1
         life = start_on(self.node, self.life(self.incarnation))
-        await asyncio.wait([life], timeout=600)
+        await asyncio.wait([life], timeout=3000)
         if not self.loop.is_crashed(self.node):
             assert life.done(), self.loop.describe_waiting()
             life.result()

@@ -12,6 +12,8 @@ from objectstore.create import create_by_upload, create_once
 from objectstore.drivers.memory import MemoryStore
 from objectstore.errors import (
     AccessDenied,
+    Corrupt,
+    NotFound,
     PreconditionFailed,
     StoreError,
     StoreUnavailable,
@@ -250,6 +252,29 @@ def test_an_upload_whose_completion_answer_is_lost_is_ours() -> None:
 
     asyncio.run(check())
     assert attempts == 1
+
+
+@pytest.mark.parametrize("gone", [NotFound, Corrupt])
+def test_an_upload_of_what_is_gone_ends_and_is_not_made_again_for_ever(
+    gone: type[StoreError],
+) -> None:
+    inner = memory()
+    attempts = 0
+
+    async def parts() -> AsyncIterator[Chunks]:
+        nonlocal attempts
+        attempts += 1
+        yield BODY
+        # Trouble passes, and the attempt is made anew; a source that is gone stays so.
+        raise StoreUnavailable("source") if attempts == 1 else gone("source: no such object")
+
+    async def check() -> None:
+        with pytest.raises(gone, match="no such object"):
+            await create_by_upload(inner, "k", parts, OURS, rng=random.Random(0))
+        assert await inner.list_uploads("") == []
+
+    asyncio.run(check())
+    assert attempts == 2
 
 
 @pytest.mark.parametrize("operation", ["start_upload", "part", "complete"])
