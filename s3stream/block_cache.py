@@ -114,12 +114,18 @@ class BlockCache:
         return self._cached_bytes + self._leaving_bytes
 
     async def read(
-        self, store: ObjectStore, ref: ObjectRef, wanted: Sequence[tuple[int, BlockEntry]]
+        self,
+        store: ObjectStore,
+        ref: ObjectRef,
+        wanted: Sequence[tuple[int, BlockEntry]],
+        *,
+        ahead: bool = False,
     ) -> list[memoryview]:
         """The blocks asked for, in that order; views stay valid for as long as they are kept.
 
         wanted: block numbers with their entries of the object's index, ascending.
-        store: where a miss is fetched from; carries the priority.
+        store: where a miss is fetched from; carries the priority. ahead: nobody waits for it yet,
+        so that it need not go on when the caller is cancelled.
         Raises Corrupt, NotFound (naming the key), or what else the store raises.
         """
         found: dict[int, memoryview] = {}
@@ -139,7 +145,7 @@ class BlockCache:
                 missing.append((number, entry))
         for run in _adjacent_runs(missing, self.coalesce_bytes):
             joined[self._start_flight(store, ref, run)] = None
-        for blocks in await self._land(list(joined)):
+        for blocks in await self._land(list(joined), ahead=ahead):
             found.update(blocks)
         return [found[number] for number, _ in wanted]
 
@@ -207,10 +213,13 @@ class BlockCache:
             if self._flights.get(block_key) is flight:
                 del self._flights[block_key]
 
-    async def _land(self, flights: list[_Flight]) -> list[dict[int, memoryview]]:
-        """Wait for all; a flight that its last reader leaves is cancelled."""
+    async def _land(self, flights: list[_Flight], *, ahead: bool) -> list[dict[int, memoryview]]:
+        """Wait for all. A flight that a reader waited for goes on when he leaves: from a store that
+        is slower than readers are patient, nobody would ever get anything else.
+        """
         for flight in flights:
-            flight.readers += 1
+            flight.waiting += 1
+            flight.goes_on = flight.goes_on or not ahead
         try:
             landed = []
             for flight in flights:
@@ -223,8 +232,8 @@ class BlockCache:
             return landed
         finally:
             for flight in flights:
-                flight.readers -= 1
-                if flight.readers == 0 and not flight.task.done():
+                flight.waiting -= 1
+                if not flight.waiting and not flight.goes_on and not flight.task.done():
                     self._forget_flight(flight)
                     flight.task.cancel()
 
@@ -374,7 +383,8 @@ class _Extent:
 class _Flight:
     task: asyncio.Task[dict[int, memoryview]]
     keys: list[BlockKey]
-    readers: int = 0
+    waiting: int = 0
+    goes_on: bool = False
 
 
 def _adjacent_runs(

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from objectstore.errors import StoreUnavailable
@@ -34,7 +33,7 @@ class IndexCache:
         self.size_bytes = 0
         # By key and write id, which tell of what kind it is: (decoded, estimated bytes).
         self._indexes: OrderedDict[_Identity, tuple[Any, int]] = OrderedDict()
-        self._flights: dict[_Identity, _Flight] = {}
+        self._flights: dict[_Identity, asyncio.Task[Any]] = {}
 
     async def get(
         self, key: str, write_id: bytes, size_bytes: int, index_size: int | None
@@ -76,31 +75,23 @@ class IndexCache:
             return decoded
         flight = self._flights.get(identity)
         if flight is None:
-            task = asyncio.get_running_loop().create_task(
+            flight = asyncio.get_running_loop().create_task(
                 self._fetch(identity, fetch), name=f"index {identity[0]}"
             )
-            flight = _Flight(task)
             self._flights[identity] = flight
-            task.add_done_callback(lambda task: self._landed(identity, task))
-        flight.readers += 1
+            flight.add_done_callback(lambda task: self._landed(identity, task))
         try:
-            landed: Decoded = await asyncio.shield(flight.task)
+            # It goes on when its readers leave, as with blocks.
+            landed: Decoded = await asyncio.shield(flight)
             return landed
         except asyncio.CancelledError:
             current = asyncio.current_task()
-            if flight.task.cancelled() and current is not None and not current.cancelling():
+            if flight.cancelled() and current is not None and not current.cancelling():
                 raise StoreUnavailable(f"{identity[0]}: the reader was closed") from None
             raise
-        finally:
-            flight.readers -= 1
-            if flight.readers == 0 and not flight.task.done():
-                if self._flights.get(identity) is flight:
-                    del self._flights[identity]
-                flight.task.cancel()
 
     def _landed(self, identity: _Identity, task: asyncio.Task[Any]) -> None:
-        flight = self._flights.get(identity)
-        if flight is not None and flight.task is task:
+        if self._flights.get(identity) is task:
             del self._flights[identity]
         if not task.cancelled():
             task.exception()  # its readers may all have gone
@@ -124,13 +115,7 @@ class IndexCache:
 
     async def close(self) -> None:
         """Ends what is under way; its readers get StoreUnavailable. Idempotent."""
-        tasks = [flight.task for flight in self._flights.values()]
+        tasks = list(self._flights.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    task: asyncio.Task[Any]
-    readers: int = 0

@@ -122,7 +122,7 @@ class ObjectReader:
             return offset
         chosen = _choose_ranges(stream_id, ranges, offset, end_offset, max_bytes)
         pieces = await self._pieces(stream_id, chosen, offset, end_offset, max_bytes)
-        await self._read_blocks(pieces, store or self._store)
+        await self._read_blocks(pieces, store or self._store, ahead=True)
         return pieces[-1].end_offset
 
     @property
@@ -217,7 +217,9 @@ class ObjectReader:
         ref = _large_ref(reference)
         return _Piece(ref, one, kept.block, entry, kept.position, end_offset, True)
 
-    async def _read_blocks(self, pieces: list[_Piece], store: ObjectStore) -> list[memoryview]:
+    async def _read_blocks(
+        self, pieces: list[_Piece], store: ObjectStore, *, ahead: bool = False
+    ) -> list[memoryview]:
         """The block of each piece; adjacent ones by one request, several objects at once."""
         by_object: dict[tuple[str, bytes], dict[int, BlockEntry]] = {}
         refs: dict[tuple[str, bytes], ObjectRef] = {}
@@ -228,7 +230,7 @@ class ObjectReader:
         wanted = {identity: sorted(blocks.items()) for identity, blocks in by_object.items()}
         read = await all_of(
             [
-                self.block_cache.read(store, refs[identity], blocks)
+                self.block_cache.read(store, refs[identity], blocks, ahead=ahead)
                 for identity, blocks in wanted.items()
             ]
         )

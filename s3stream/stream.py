@@ -10,6 +10,7 @@ entry, which the fold alone changes.
 from __future__ import annotations
 
 import asyncio
+import math
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 OnAdvance = Callable[["Stream"], None]
 _WHOLE = 1 << 62
+# Pieces of history that one read looks up and fetches together.
+RANGES_AT_ONCE = 64
 
 
 class Stream:
@@ -120,12 +123,16 @@ class Stream:
             return None
         return self._cached.read(offset, end, max_bytes)
 
-    async def fetch(self, offset: int, end_offset: int, max_bytes: int) -> list[memoryview]:
+    async def fetch(
+        self, offset: int, end_offset: int, max_bytes: int, within_s: float | None = None
+    ) -> list[memoryview]:
         """Durable batches in order without a gap, from the one that contains `offset` on.
 
         Each view holds one or more whole batches. Stops before the first batch that ends above
         `end_offset`, and before `max_bytes` are exceeded; neither holds the first batch back.
         [] when there is nothing in [offset, end_offset).
+        within_s: after so long what was found is enough: where history lies in many small pieces,
+        all that was asked for may take longer than who asks waits.
         Raises OffsetOutOfRange, Corrupt (naming stream and offset where batches are missing), or
         what the store raises.
         """
@@ -134,8 +141,12 @@ class Stream:
         found: list[memoryview] = []
         left = max_bytes
         position = offset
+        loop = asyncio.get_running_loop()
+        enough_at = math.inf if within_s is None else loop.time() + within_s
         while position < (end := min(end_offset, self.entry.next_offset)):
             if found and (left <= 0 or position < self.entry.start_offset):
+                break
+            if found and loop.time() >= enough_at:
                 break
             batches = self._cached.read(position, end, left)
             if batches is None:
@@ -167,6 +178,8 @@ class Stream:
                 if not ranges or ranges[0].base_offset > offset:
                     self._check_in_range(offset)
                     raise Corrupt(f"stream {self.stream_id}: nothing is stored for offset {offset}")
+                ranges = ranges[:RANGES_AT_ONCE]
+                until = min(until, ranges[-1].end_offset)
                 batches, next_offset = await self._reader.read_run(
                     self.stream_id, ranges, offset, until, max_bytes
                 )

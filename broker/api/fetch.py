@@ -306,10 +306,12 @@ async def _read_one(
     # After the first batch of a response, one that does not fit is left out (KIP-74).
     records = partition.read_cached(wanted.fetch_offset, max(limit, 0), request.isolation_level)
     if records is None:
+        left_s = max(deadline - asyncio.get_running_loop().time(), 0.0)
         try:
+            # With half of the time gone, what was found is the answer: at its end it would be lost.
             async with asyncio.timeout_at(deadline):
                 records = await partition.read(
-                    wanted.fetch_offset, max(limit, 0), request.isolation_level
+                    wanted.fetch_offset, max(limit, 0), request.isolation_level, left_s / 2
                 )
         except TimeoutError:
             records = []

@@ -359,12 +359,14 @@ class Partition:
             return []
         return self.stream.fetch_cached(offset, end, max_bytes)
 
-    async def read(self, offset: int, max_bytes: int, isolation: int) -> list[memoryview]:
+    async def read(
+        self, offset: int, max_bytes: int, isolation: int, within_s: float | None = None
+    ) -> list[memoryview]:
         """Whole batches from the one that holds `offset` on; see Stream.fetch."""
         end = self.visible_end(isolation)
         if offset >= end:
             return []
-        return await self.stream.fetch(offset, end, max_bytes)
+        return await self.stream.fetch(offset, end, max_bytes, within_s)
 
     async def read_records(self, offset: int, max_bytes: int) -> tuple[list[Record], int]:
         """Decoded data records from `offset` up to the high watermark; (records, next offset)."""

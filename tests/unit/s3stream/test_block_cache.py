@@ -100,7 +100,7 @@ def test_reader_that_leaves_does_not_take_the_fetch_from_the_others() -> None:
     asyncio.run(run())
 
 
-def test_fetch_that_nobody_waits_for_any_more_is_cancelled_and_can_begin_anew() -> None:
+def test_fetch_goes_on_when_its_readers_leave_and_who_comes_later_joins_it() -> None:
     store = CountingStore()
     ref, blocks = stored(store, 0)
 
@@ -119,6 +119,7 @@ def test_fetch_that_nobody_waits_for_any_more_is_cancelled_and_can_begin_anew() 
         assert store.waiting == 1
         store.gate.set()
         assert len((await later)[0]) == 600_000
+        assert cache.counters.store_requests == 1
 
     asyncio.run(run())
 
