@@ -269,7 +269,7 @@ class Simulation:
         dozes = self._second_dozes and node == "p2"
         if dozes and any("_refuse_remains" in place for place in places):
             self._second_dozes = False
-            self.loop.pause(node, 2.0)
+            self.loop.pause(node, 6.0)
             return
         fault = self.striker.passes(places, may_be_hit=of is self.cluster.current)
         if fault == "stop" and (process is None or not process.ready):
