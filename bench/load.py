@@ -15,6 +15,8 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from . import wire
 
 ROOT = Path(__file__).parent.parent
@@ -311,19 +313,15 @@ def _in_threads(one: Any, count: int, tally: _Tally) -> float:
 
 
 def _summary(tally: _Tally, seconds: float) -> dict[str, Any]:
-    ordered = sorted(tally.latencies_s)
-
-    def at(share: float) -> float:
-        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1e3 if ordered else 0.0
-
+    p50, p99 = np.percentile(tally.latencies_s or [0.0], (50, 99)) * 1e3
     return {
         "bytes": tally.bytes,
         "requests": tally.requests,
         "seconds": seconds,
         "mb_per_s": tally.bytes / seconds / 1e6,
         "requests_per_s": tally.requests / seconds,
-        "p50_ms": at(0.5),
-        "p99_ms": at(0.99),
+        "p50_ms": float(p50),
+        "p99_ms": float(p99),
         "failures": tally.failures,
     }
 
