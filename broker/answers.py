@@ -115,7 +115,9 @@ class Answers:
         self._waiting: deque[Answer] = deque()
         self._leaving: list[Answer] = []
         # For the answers that wait: fires at the first deadline, if any still waits then.
+        # (Its time is kept beside it: for what is due at once uvloop gives a handle without one.)
         self._deadline: asyncio.TimerHandle | None = None
+        self._deadline_at = 0.0
         self._write_soon: asyncio.Handle | None = None
         # In the order in which they began: a set has none.
         self._deferred: dict[asyncio.Task[None], Deferred] = {}
@@ -186,9 +188,10 @@ class Answers:
 
     def _watch_deadline(self, deadline: float) -> None:
         if self._deadline is not None:
-            if self._deadline.when() <= deadline:
+            if self._deadline_at <= deadline:
                 return
             self._deadline.cancel()
+        self._deadline_at = deadline
         self._deadline = self._loop.call_at(deadline, self._deadline_passed)
 
     def _deadline_passed(self) -> None:

@@ -68,20 +68,23 @@ def test_a_cache_never_answers_for_another_cluster_bucket_or_broker(
 ) -> None:
     """The same topic at the same offsets with other values, and one cache directory for all."""
     cache = tmp_path / "cache"
+    # Blocks go to disk when they are fetched a second time: there must be more than memory keeps.
+    small = {"cache.memory.bytes": str(16 << 20)}
+    times = 64_000
 
     def life(name: str, store: str, value: bytes, env: dict[str, str] | None) -> None:
         directory = tmp_path / name
         directory.mkdir(exist_ok=True)
-        broker = BrokerProcess(store, directory, env=env, cache_dir=cache).start()
+        broker = BrokerProcess(store, directory, small, env=env, cache_dir=cache).start()
         try:
             if value:
-                fill(broker, value)
+                fill(broker, value * times)
                 # What a stop leaves in the log is read from objects by the next.
                 assert broker.stop() == 0
                 broker.start()
             for _ in range(2):
                 found = read_all(broker.bootstrap, "same", 1)[0]
-                assert set(found.values()) == {(value or b"b") * 1000}, name
+                assert set(found.values()) == {(value or b"b") * times}, name
                 assert len(found) == 500
         finally:
             broker.kill()
@@ -102,7 +105,7 @@ def fill(broker: BrokerProcess, value: bytes) -> None:
     create_topic(broker.bootstrap, "same", 1)
     producer = Producer({"bootstrap.servers": broker.bootstrap})
     for _ in range(500):
-        producer.produce("same", value * 1000)
+        producer.produce("same", value)
     assert producer.flush(30) == 0
 
 
@@ -115,7 +118,7 @@ def test_two_brokers_share_a_cache_directory_without_meeting(tmp_path: Path) -> 
             directory.mkdir()
             broker = BrokerProcess(f"file://{directory}/data", directory, cache_dir=cache).start()
             brokers.append(broker)
-            fill(broker, value)
+            fill(broker, value * 1000)
             assert broker.stop() == 0
             broker.start()
         assert len(list(cache.glob("*/1/lock"))) == 2

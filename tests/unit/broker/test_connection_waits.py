@@ -7,6 +7,8 @@ import struct
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
+import uvloop
+
 from broker.connection import Connection, ConnectionLimits
 from broker.memory_pool import MemoryPool
 from broker.outcome import Outcome, WhenDone
@@ -221,3 +223,19 @@ def test_a_failing_finish_closes_the_connection() -> None:
         await rig.end()
 
     run(main())
+
+
+def test_deadlines_of_just_now_are_kept_on_the_loop_that_brokers_run_on() -> None:
+    """uvloop gives a handle without a time for what is due at once."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        never = loop.create_future()
+        rig = Rig(lambda frame: WhenDone([never], loop.time(), lambda: [bytes(frame)]))
+        rig.send(b"one", b"two", b"three")
+        await asyncio.sleep(0.05)
+        assert rig.wire.sent == b"onetwothree"
+        await rig.end()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
