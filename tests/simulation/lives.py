@@ -84,7 +84,7 @@ class Lives(World):
         while lived < LIVES or not self.enough():
             await self.live(self.rng.choice((1.0, 10.0, 30.0)))
             lived += 1
-            assert lived < 100, "too little happens"
+            assert lived < 400, "too little happens"
         # Nobody dies any more: whatever was acknowledged is there.
         self.closing = False
         self.striker.calm = True
