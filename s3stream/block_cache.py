@@ -138,7 +138,7 @@ class BlockCache:
                 self._touch(extent)
                 self.counters.memory_hits += 1
                 found[number] = extent.block(number)
-            elif (flight := self._flights.get(block_key)) is not None:
+            elif (flight := self._flight(block_key)) is not None:
                 self.counters.joined_flights += 1
                 joined[flight] = None
             else:
@@ -162,7 +162,7 @@ class BlockCache:
     def is_cached(self, ref: ObjectRef, block: int) -> bool:
         """In memory, or on its way there."""
         block_key = BlockKey(ref.key, ref.write_id, block)
-        return block_key in self._where or block_key in self._flights
+        return block_key in self._where or self._flight(block_key) is not None
 
     def extent_bytes(self, ref: ObjectRef, block: int) -> int:
         """Size of the buffer that a view of this block keeps alive; 0 when it is not cached."""
@@ -207,6 +207,11 @@ class BlockCache:
 
         task.add_done_callback(landed)
         return flight
+
+    def _flight(self, block_key: BlockKey) -> _Flight | None:
+        """On its way; one that has ended gave its blocks to the cache, or failed."""
+        flight = self._flights.get(block_key)
+        return flight if flight is not None and not flight.task.done() else None
 
     def _forget_flight(self, flight: _Flight) -> None:
         for block_key in flight.keys:

@@ -80,6 +80,29 @@ def test_block_under_way_is_joined_and_only_the_rest_is_fetched() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("rounds", range(6))
+def test_fetch_that_has_ended_is_not_joined(rounds: int) -> None:
+    """A cache that keeps nothing: the second reader comes just when the first has got its last."""
+    store = CountingStore()
+    ref, blocks = stored(store, 0, blocks=2)
+    delayed = blocks[1][1].position
+
+    class Late(CountingStore):
+        async def get_range(self, key: str, start: int, end: int) -> bytes:
+            for _ in range(rounds if start == delayed else 0):
+                await asyncio.sleep(0)
+            return await store.get_range(key, start, end)
+
+    async def run() -> None:
+        cache = BlockCache(0)
+        for reads in (2, 4):
+            await cache.read(Late(), ref, blocks)
+            assert len(store.reads) == reads
+        assert cache.counters.joined_flights == 0
+
+    asyncio.run(run())
+
+
 def test_reader_that_leaves_does_not_take_the_fetch_from_the_others() -> None:
     store = CountingStore()
     ref, blocks = stored(store, 0)
