@@ -50,6 +50,7 @@ class Metadata:
     nodes: dict[int, int] = field(default_factory=dict)
     partitions: dict[int, PartitionPlace] = field(default_factory=dict)
     topics: dict[bytes, str] = field(default_factory=dict)
+    moves: dict[int, r.MoveBegun] = field(default_factory=dict)
 
     def apply(self, record: r.Record, at: Position) -> None:
         match record:
@@ -71,6 +72,12 @@ class Metadata:
                 self._lead(record.leaders, at)
             case r.Opened():
                 self._opened(record)
+            case r.MoveBegun():
+                self.moves[record.move] = record
+            case r.LeadersMoved():
+                self._move(record.move, at, to_target=True)
+            case r.MoveCancelled():
+                self._move(record.move, at, to_target=False)
             case r.TopicCreated():
                 self.topics[record.topic_id.bytes] = record.name
                 self._add(record.name, 0, record.partitions, at)
@@ -114,6 +121,16 @@ class Metadata:
                 source=change.source,
                 is_new=place.is_new and change.source is None,
             )
+
+    def _move(self, number: int, at: Position, *, to_target: bool) -> None:
+        move = self.moves.pop(number, None)
+        if move is None or self.incarnations[move.source].fenced:
+            return  # over by then
+        leader = move.target if to_target else move.source
+        for stream_id, epoch in move.streams:
+            place = self.partitions.get(stream_id)
+            if place is not None and (place.leader, place.epoch) == (move.source, epoch):
+                self._lead([r.LeaderChange(stream_id, leader, epoch + 1, move.source)], at)
 
     def _opened(self, record: r.Opened) -> None:
         for stream_id, epoch in record.streams:
@@ -170,6 +187,8 @@ def _from_snapshot(found: Metadata, key: str, body: memoryview) -> None:
         )
     for node_id, broker in image.brokers.items():
         found.nodes[node_id] = broker.incarnation
+    for number, move in image.moves.items():
+        found.moves[number] = r.MoveBegun(number, move.source, move.target, list(move.streams))
     for topic in image.topics.values():
         found.topics[topic.topic_id.bytes] = topic.name
         for one in topic.partitions:

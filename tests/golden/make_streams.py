@@ -14,8 +14,10 @@ from s3stream.control import (
     Compacted,
     Control,
     Dropped,
+    HandedOver,
     OpenedStream,
     Opening,
+    Received,
     Report,
     Trimmed,
     Uploaded,
@@ -35,6 +37,7 @@ from s3stream.refs import ObjectRange, ObjectRef
 from wal.format import LargeBatchRef
 
 FOLDER = Path(__file__).parent / "streams_v1"
+FOLDER_2 = Path(__file__).parent / "streams_v2"
 
 
 def numbered(first: int) -> bytes:
@@ -89,16 +92,28 @@ CONTROLS: list[Control] = [
     Report(5, 10, ["data/5e/1-7"], BLOB),
 ]
 
+# What level 2 of the cluster added; who does not know it stops at it.
+CONTROLS_2: list[Control] = [
+    HandedOver(3, [(7, 0), (42, 160)], b"entries"),
+    Received([OpenedStream(42, 7, (3, 19, 0))], 1, 3, BLOB),
+]
+
 
 def build() -> dict[str, bytes]:
     """By file name."""
-    files = {"entries.bin": encode_entries(entries(), gone=[3, 5])}
-    for one in CONTROLS:
-        files[f"{type(one).__name__.lower()}.bin"] = encode_control(one)
-    return files
+    return {"entries.bin": encode_entries(entries(), gone=[3, 5]), **_encoded(CONTROLS)}
+
+
+def build_2() -> dict[str, bytes]:
+    return _encoded(CONTROLS_2)
+
+
+def _encoded(controls: list[Control]) -> dict[str, bytes]:
+    return {f"{type(one).__name__.lower()}.bin": encode_control(one) for one in controls}
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
-    for name, data in build().items():
-        (FOLDER / name).write_bytes(data)
+    for folder, files in ((FOLDER, build()), (FOLDER_2, build_2())):
+        folder.mkdir(exist_ok=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
