@@ -25,9 +25,10 @@ from wal.seal import LogEnd, end_log
 
 from . import topics as t
 from .denial import is_definite, stop_when_denied
-from .election import Answers, CheckStore, Election, Standing
+from .election import Answers, CheckStore, Election, Elsewhere, Standing
 from .failover import Recover, Recovered, plan_end
 from .membership import Identity
+from .moves import MoveWatch, plan_cancel, plan_handed_over, plan_moves
 from .placement import Placement
 from .term import Term
 
@@ -64,6 +65,7 @@ class Controller(Term):
         check_store: CheckStore,
         now_ms: Callable[[], int],
         rng: Random,
+        elsewhere: Elsewhere | None = None,
         standing: Standing | None = None,
         loaded: Loaded | None = None,
         on_trouble: Callable[[StoreError | None], None] | None = None,
@@ -77,6 +79,7 @@ class Controller(Term):
             rng=rng,
             answers=answers,
             check_store=check_store,
+            elsewhere=elsewhere,
             standing=standing,
             loaded=loaded,
         )
@@ -91,6 +94,23 @@ class Controller(Term):
         self._rules = rules
         self._defaults = defaults
         self._now_ms = now_ms
+        self._moves = MoveWatch(self.planned, self.decide)
+        self.subscribe(self._moves.image_changed)
+
+    async def run(self) -> None:
+        """See Term. What is late among planned moves is cancelled meanwhile."""
+        self._moves.image_changed(self.image, self.image)
+        running = asyncio.create_task(super().run(), name="term")
+        moves = asyncio.create_task(self._moves.run(), name="moves")
+        try:
+            await asyncio.wait((running, moves), return_when=asyncio.FIRST_COMPLETED)
+            if moves.done():
+                moves.result()
+            await running
+        finally:
+            for task in (running, moves):
+                task.cancel()
+            await asyncio.gather(running, moves, return_exceptions=True)
 
     async def create_topics(
         self, topics: Sequence[t.NewTopic], *, validate_only: bool = False
@@ -289,6 +309,29 @@ class Controller(Term):
         """
         self.planned()
         await self.decide((r.TermBegun(self.process, self.node_id, self._now_ms()),))
+
+    # Planned moves.
+
+    async def move_leaders(self, assignment: Mapping[int, int]) -> list[int]:
+        """Begin moves to the incarnations named by stream id; their numbers.
+
+        What cannot be moved right now is left out, see `plan_moves`. Raises KafkaError.
+        """
+        begun = plan_moves(self.planned(), assignment)
+        await self.decide(begun)
+        return [one.move for one in begun]
+
+    async def handed_over(self, move: int, contents: r.BlobRef) -> None:
+        """The old leader's closing for this move is durable; one that is over is passed by."""
+        records = plan_handed_over(self.planned(), move, contents)
+        if records:
+            await self.decide(records)
+
+    async def cancel_moves(self, moves: Sequence[int]) -> None:
+        """Those still pending: the old leaders go on leading."""
+        records = plan_cancel(self.planned(), moves)
+        if records:
+            await self.decide(records)
 
     # Deletion rounds, for the collector.
 

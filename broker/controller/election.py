@@ -28,11 +28,13 @@ from random import Random
 from objectstore.create import Backoff
 from objectstore.errors import AccessDenied, NotFound, StoreError, StoreUnavailable, Throttled
 from objectstore.store import ObjectStore
+from s3stream.metadata.features import HEADWATER_VERSION
 from s3stream.metadata.image import EMPTY_IMAGE, BrokerRegistration, MetadataImage
 from s3stream.metadata.log import Unsnapshot
 from s3stream.metadata.records import (
     BrokerRegistered,
     ClusterCreated,
+    FeatureLevelSet,
     IncarnationFenced,
     Position,
     Record,
@@ -56,6 +58,8 @@ LOST_TERM_WAIT_CAP_S = 60.0
 
 Answers = Callable[[BrokerRegistration, str], Awaitable[bool]]
 CheckStore = Callable[[], Awaitable[None]]
+# Whether another process decides, so that the term that was read must not be ended.
+Elsewhere = Callable[[Loaded], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,8 @@ class Election:
     """One process's attempts to own a term.
 
     answers: asks a registered broker, with the cluster id, whether it is there. check_store: the
-    test of conditional creates; raises UnsuitableStore. standing, loaded: of a process that is
-    registered already, and what it has read of the log.
+    test of conditional creates; raises UnsuitableStore. elsewhere: see there; None: not asked.
+    standing, loaded: of a process that is registered already, and what it has read of the log.
     """
 
     def __init__(
@@ -102,10 +106,12 @@ class Election:
         rng: Random,
         answers: Answers,
         check_store: CheckStore,
+        elsewhere: Elsewhere | None = None,
         standing: Standing | None = None,
         loaded: Loaded | None = None,
     ) -> None:
         self._store = store
+        self._elsewhere = elsewhere
         self._standing = standing
         self._loaded = loaded
         self._identity = identity
@@ -168,6 +174,8 @@ class Election:
             loaded = found
             if loaded.image.store != self._identity.store:
                 await self._test_store()
+            if self._elsewhere is not None and await self._elsewhere(loaded):
+                return None
             node_id = await self._choose(loaded.image)
             process = self._process(node_id)
         ended = await end_log(
@@ -239,6 +247,8 @@ class Election:
                 new_cluster_id(self._rng), TERM_WINDOW, self._identity.store, self._now_ms()
             ),
             *self._begin(node_id, 0, process),
+            # Nobody older can be in it, so what is written may be as new as we are.
+            FeatureLevelSet(HEADWATER_VERSION, self._identity.level),
         ]
         return Won(0, TERM_WINDOW, EMPTY_IMAGE, node_id, 0, process, first, Unsnapshot())
 
@@ -296,6 +306,7 @@ class Election:
                 listeners=identity.listeners,
                 rack=identity.rack,
                 address_http=identity.address_http,
+                level=identity.level,
             ),
         ]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from s3stream.metadata.features import SUPPORTED_LEVEL
 from s3stream.metadata.image import BrokerRegistration, MetadataImage
 from s3stream.metadata.records import Endpoint
 
@@ -25,7 +26,8 @@ class Identity:
 
     node_id: None asks for the lowest free one. take_over: replace the broker of that node id
     even though it answers. listeners: advertised addresses. store: driver and endpoint, by which
-    the store was tested (`objectstore.probe`). wal_window: PUTs in flight of its log.
+    the store was tested (`objectstore.probe`). wal_window: PUTs in flight of its log. level: of
+    `headwater.version`, the highest that the process reads.
     """
 
     node_id: int | None
@@ -35,6 +37,7 @@ class Identity:
     wal_window: int
     rack: str | None = None
     address_http: str | None = None
+    level: int = SUPPORTED_LEVEL
 
 
 def to_ask(image: MetadataImage) -> list[BrokerRegistration]:

@@ -45,6 +45,7 @@ async def register(
             listeners=identity.listeners,
             rack=identity.rack,
             address_http=identity.address_http,
+            level=identity.level,
         )
         await controller.decide((record,))
         log.info("node %d joined the cluster as incarnation %d", node_id, record.incarnation)
