@@ -11,7 +11,7 @@ from broker.config.topic import TopicConfig
 
 if TYPE_CHECKING:
     from broker.config import BrokerConfig
-    from broker.controller import Controller
+    from broker.controller.decisions import Membership
     from broker.coordinator.runtime import GroupCoordinator
     from s3stream.metadata.image import MetadataImage, TopicImage
     from s3stream.node_log import StreamStorage
@@ -34,7 +34,7 @@ class Services:
     """
 
     config: BrokerConfig
-    controller: Controller
+    controller: Membership
     storage: StreamStorage
     confirmation: Confirmation
     partitions: Partitions

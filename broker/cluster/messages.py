@@ -12,7 +12,7 @@ import msgspec
 
 from broker.controller.topics import NewTopic
 from s3stream.metadata.image import TopicImage
-from s3stream.metadata.records import Endpoint, Position
+from s3stream.metadata.records import BlobRef, Endpoint, Position
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
@@ -46,6 +46,7 @@ class Register(_Message, frozen=True, tag="register"):
     """A process asks for an incarnation. node_id: None for the lowest free one.
 
     token: random, 16 bytes; the same in a repetition, which then finds what the first one got.
+    level: the highest `headwater.version` that it reads.
     """
 
     token: bytes
@@ -55,6 +56,7 @@ class Register(_Message, frozen=True, tag="register"):
     listeners: tuple[Endpoint, ...]
     rack: str | None = None
     address_http: str | None = None
+    level: int = 1
 
 
 class Registered(_Message, frozen=True, tag="registered"):
@@ -172,6 +174,26 @@ class ReportOpened(_Message, frozen=True, tag="report-opened"):
     streams: list[tuple[int, int]]
 
 
+class MoveLeaders(_Message, frozen=True, tag="move-leaders"):
+    """Incarnations by stream id. Answered by the numbers of the moves."""
+
+    assignment: dict[int, int]
+
+
+class MovesBegun(_Message, frozen=True, tag="moves-begun"):
+    moves: list[int]
+    at: Position
+
+
+class HandedOver(_Message, frozen=True, tag="handed-over"):
+    move: int
+    contents: BlobRef
+
+
+class CancelMoves(_Message, frozen=True, tag="cancel-moves"):
+    moves: list[int]
+
+
 class Decided(_Message, frozen=True, tag="decided"):
     """It is durable, and in every image from this position on."""
 
@@ -212,6 +234,9 @@ Request: TypeAlias = (
     | SetFeatureLevel
     | ReportOpened
     | AllocateProducerIds
+    | MoveLeaders
+    | HandedOver
+    | CancelMoves
 )
 
 Answer: TypeAlias = (
@@ -225,6 +250,7 @@ Answer: TypeAlias = (
     | TopicsDecided
     | Decided
     | ProducerIdsGiven
+    | MovesBegun
     | NotController
     | Failed
 )

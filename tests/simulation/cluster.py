@@ -21,6 +21,7 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
+import broker.cluster.member
 import broker.maintenance
 import broker.node
 import broker.upkeep
@@ -258,7 +259,7 @@ class Cluster:
             patch.object(broker.node, "stream_config", shrunk),
             patch.object(broker.upkeep, "compaction_config", merged_early),
             patch.object(
-                broker.node, "Controller", partial(Controller, snapshot_records=snapshots)
+                broker.cluster.member, "Controller", partial(Controller, snapshot_records=snapshots)
             ),
             patch.object(broker.maintenance, "COMPACT_FROM_BYTES", 8 << 10),
         ):

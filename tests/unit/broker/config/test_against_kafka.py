@@ -161,6 +161,7 @@ def test_broker_keys_have_kafkas_type_and_default_and_are_dynamic_where_kafkas_a
 def test_every_default_that_differs_gives_a_reason() -> None:
     assert {
         "listeners",
+        "broker.heartbeat.interval.ms",
         "broker.session.timeout.ms",
     } == OTHER_DEFAULT
     assert all(BY_KEY[key].reason for key in OTHER_DEFAULT)
