@@ -172,6 +172,11 @@ class Node:
         return self._upkeep
 
     @property
+    def is_member(self) -> bool:
+        """It was given a node id and an incarnation."""
+        return self._controller is not None and self._controller.is_registered
+
+    @property
     def is_ready(self) -> bool:
         """Serves clients, and can acknowledge a write as far as is known."""
         return self._serving.is_set() and not self.trouble.reasons

@@ -121,6 +121,10 @@ class Member(Delegation):
         return self._image
 
     @property
+    def is_registered(self) -> bool:
+        return self._standing is not None
+
+    @property
     def node_id(self) -> int:
         return self._stands.node_id
 
@@ -388,8 +392,9 @@ class Member(Delegation):
 
     async def successor(self) -> BrokerRegistration | None:
         """After Fenced: who took this process's place, if the log tells it already."""
-        process = None if self._standing is None else self._standing.process
-        return await successor_of(self._store, process)
+        if self._standing is None:
+            return None
+        return await successor_of(self._store, self._standing.process, self._standing.node_id)
 
     async def confirm(self) -> None:
         """Make sure that this incarnation was not fenced; asks the store.

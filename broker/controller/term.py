@@ -201,7 +201,9 @@ class Term:
 
     async def successor(self) -> BrokerRegistration | None:
         """After Fenced: who took this process's place, if the log tells it already."""
-        return await successor_of(self._store, None if self._won is None else self._won.process)
+        if self._won is None:
+            return None
+        return await successor_of(self._store, self._won.process, self._won.node_id)
 
     async def confirm(self) -> None:
         """Make sure that this process still decides; for the housekeeping of an idle broker.
@@ -273,15 +275,18 @@ class Term:
         return self._log.planned
 
 
-async def successor_of(store: ObjectStore, process: bytes | None) -> BrokerRegistration | None:
-    """Who decides now, if the log in the store tells of another process than `process`."""
+async def successor_of(
+    store: ObjectStore, process: bytes, node_id: int
+) -> BrokerRegistration | None:
+    """Who has this process's node id now, or else decides, as far as the log in the store tells."""
     try:
         loaded = await load(store)
     except (StoreError, LogError):
         return None
     if loaded is None or loaded.image.holder is None:
         return None
-    broker = loaded.image.brokers.get(loaded.image.holder.node_id)
-    if broker is None or broker.process == process:
-        return None
-    return broker
+    for wanted in (node_id, loaded.image.holder.node_id):
+        broker = loaded.image.brokers.get(wanted)
+        if broker is not None and broker.process != process:
+            return broker
+    return None

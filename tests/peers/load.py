@@ -24,8 +24,16 @@ def create_topic(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> No
 class NumberedLoad(threading.Thread):
     """An idempotent producer that sends ascending numbers to each partition, until `finish`."""
 
-    def __init__(self, bootstrap: str, topic: str, pause_s: float = 0.01, **config: Any) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        pause_s: float = 0.01,
+        partitions: int = PARTITIONS,
+        **config: Any,
+    ) -> None:
         super().__init__(daemon=True)
+        self._partitions = partitions
         from confluent_kafka import Producer
 
         self.topic = topic
@@ -64,7 +72,7 @@ class NumberedLoad(threading.Thread):
     def run(self) -> None:
         number = 0
         while not self._stopping.is_set():
-            for partition in range(PARTITIONS):
+            for partition in range(self._partitions):
                 value = f"{partition}:{number}".encode()
                 self._producer.produce(self.topic, value, partition=partition, callback=self._told)
             number += 1
@@ -100,7 +108,7 @@ class NumberedLoad(threading.Thread):
 
     def assert_kept(self, bootstrap: str) -> None:
         """Every acknowledged record is where it was acknowledged; none is there twice."""
-        found = read_all(bootstrap, self.topic)
+        found = read_all(bootstrap, self.topic, self._partitions)
         for (partition, offset), value in self.acknowledged.items():
             assert found[partition].get(offset) == value, (partition, offset, value)
         stored = {value for records in found.values() for value in records.values()}
