@@ -10,6 +10,7 @@ instant belongs to the store, so neither a crash nor a cancellation of the clien
     hang        no answer for `hang_s`, then an error; it happened or not, or will happen late
     slow        a leg takes up to `slow_s`
     outage      every request fails, from `outage` until it is over
+    cut off     the same for one node; or only the answers are lost on their way to it
 
 The bytes of a late or slow request are those at the time of sending. Reads know only before,
 throttled, hang and slow. LIST goes in pages, and the world moves between two of them.
@@ -91,6 +92,7 @@ class SimulatedStore(ObjectStore):
         self._rng = rng
         self._rules: builtins.list[Rule] = []
         self._down = False
+        self._cut_off: dict[str, str] = {}
         self._waiting_late: builtins.list[tuple[str, Callable[[], None]]] = []
 
     # Steering.
@@ -110,8 +112,15 @@ class SimulatedStore(ObjectStore):
         if for_s is not None:
             self.loop.call_later(for_s, self.recover, context=contextvars.Context())
 
+    def cut_off(self, node: str, for_s: float, *, answers_only: bool = False) -> None:
+        """One node does not reach the store, or does not hear from it."""
+        self._cut_off[node] = "lost_reply" if answers_only else "before"
+        self.loop.record(f"store cut off from {node}")
+        self.loop.call_later(for_s, self._cut_off.pop, node, None, context=contextvars.Context())
+
     def recover(self) -> None:
         self._down = False
+        self._cut_off.clear()
         self.loop.record("store recovers")
 
     def land_late(self, pattern: str = "*") -> int:
@@ -221,6 +230,8 @@ class SimulatedStore(ObjectStore):
         self.requests[op] += 1
         if self._down:
             return Rule("before", op, key)
+        if self._cut_off and (fault := self._cut_off.get(NODE.get())) is not None:
+            return Rule(fault if fault in kinds else "before", op, key)
         for rule in self._rules:
             mine = rule.op == op and fnmatchcase(key, rule.key) and rule.times > 0
             if mine and fnmatchcase(NODE.get(), rule.node) and rule.fault in kinds:
