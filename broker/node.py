@@ -79,6 +79,7 @@ from .upkeep import Upkeep, merge_runner
 log = logging.getLogger(__name__)
 
 DRAIN_S = 3.0
+LEAVE_S = 1.0
 CONFIRM_S = 30.0
 
 
@@ -142,6 +143,7 @@ class Node:
         self._upkeep_task: asyncio.Task[None] | None = None
         self._peers: PeerServer | None = None
         self._failovers: Failovers | None = None
+        self._failover_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- what tests and tools look at
@@ -279,6 +281,7 @@ class Node:
         await failovers.finish()
         controller.subscribe(failovers.image_changed)
         self._spawn(failovers.run(), "failovers")
+        self._failover_task = self._tasks[-1]
         self._leading = leading = Leading(
             controller,
             storage,
@@ -458,8 +461,9 @@ class Node:
         """Answer what was received, make it durable, leave a short log behind."""
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
-        if self._upkeep_task is not None:
-            self._upkeep_task.cancel()  # a merge is not worth waiting for
+        for task in (self._upkeep_task, self._failover_task):
+            if task is not None:
+                task.cancel()  # a merge is not worth waiting for; another ends what is begun
         await self.server.drain(min(DRAIN_S, deadline_s / 2))
         self.groups.close()
         if self._leading is not None:
@@ -470,6 +474,8 @@ class Node:
             except (StoreError, LogError) as error:
                 log.warning("the log is left for recovery at the next start: %s", error)
         if self._controller is not None:
+            if self._controller.is_registered:
+                await self._controller.leave(min(LEAVE_S, max(end - loop.time(), 0.1)))
             await self._controller.close(max(end - loop.time(), 0.1))
         await self.abort()
 

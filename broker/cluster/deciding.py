@@ -71,6 +71,7 @@ class DecidingServer:
         self._deciding = deciding
         self._answers = answers
         peers.serve(m.Register, self._register)
+        peers.serve(m.Leave, self._leave)
         peers.serve(m.Heartbeat, self._heartbeat)
         peers.serve(m.LogAfter, self._log_after)
         peers.serve(m.CreateTopics, self._create_topics)
@@ -112,6 +113,11 @@ class DecidingServer:
             return m.RegisterRefused(str(error))
         position = controller.image.position
         return m.Registered(broker.node_id, broker.incarnation, broker.process, position)
+
+    async def _leave(self, request: m.Leave) -> m.Decided:
+        controller = self._controller
+        await controller.fence([request.incarnation])
+        return m.Decided(controller.image.position)
 
     async def _heartbeat(self, request: m.Heartbeat) -> m.HeartbeatBack:
         return self._now().heard(request)

@@ -367,6 +367,23 @@ class Member(Delegation):
         self._lost += 1
         await asyncio.sleep(bound_s * (0.5 + self._around.rng.random() / 2))
 
+    async def leave(self, timeout_s: float) -> None:
+        """What was led here may go to others at once: nothing is served under this incarnation any
+        more. Nothing where there is no other broker, or nobody who decides: then it is missed.
+        """
+        others = [b for b in self._image.live_brokers() if b.incarnation != self.incarnation]
+        if not others:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._deciding is not None:
+                    # The last word of this term: who reads it need not wait to miss us.
+                    await self._deciding.controller.fence([self.incarnation])
+                elif self._remote is not None:
+                    await self._remote.leave()
+        except (KafkaError, TimeoutError) as error:
+            log.info("left without a word: %s", error or "nobody decides")
+
     async def close(self, deadline_s: float | None = None) -> None:
         """Write what was decided, then stop."""
         if self._deciding is not None:

@@ -72,6 +72,12 @@ class RegisterRefused(_Message, frozen=True, tag="register-refused"):
     why: str
 
 
+class Leave(_Message, frozen=True, tag="leave"):
+    """The incarnation serves nobody any more: what it led may go to others at once."""
+
+    incarnation: int
+
+
 class Heartbeat(_Message, frozen=True, tag="heartbeat"):
     """position: of the sender's image. lag_ms: how late its loop is. garbage: how often something
     of its became needless; a number that grew is an occasion for a round of deletion.
@@ -225,6 +231,7 @@ Request: TypeAlias = (
     Hello
     | Prove
     | Register
+    | Leave
     | Heartbeat
     | LogAfter
     | CreateTopics

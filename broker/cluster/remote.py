@@ -158,6 +158,10 @@ class RemoteDecisions:
         await self._reached(given.at)
         return given.first, given.count
 
+    async def leave(self) -> None:
+        """Raises KafkaError."""
+        await self.call(m.Leave(self._incarnation), m.Decided, repeatable=True)
+
     async def move_leaders(self, assignment: Mapping[int, int]) -> list[int]:
         # Asked again, what moves already is left out.
         request = m.MoveLeaders(dict(assignment))
