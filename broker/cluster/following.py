@@ -65,6 +65,7 @@ class Following:
     ) -> None:
         self.loaded = loaded
         self.confirmed_at = float("-inf")
+        self.has_heard = False  # whoever decides, since the owner of this said False
         self._store = store
         self._incarnation = incarnation
         self._peers = peers
@@ -95,9 +96,9 @@ class Following:
         holder = holder_of(self.image)
         return None if holder is None or holder.fenced else self._address(holder)
 
-    def grace(self) -> None:
-        """Whoever decides is given the whole session time-out again."""
-        self._heard_at = asyncio.get_running_loop().time()
+    def grace(self, longer_s: float = 0.0) -> None:
+        """Whoever decides is given the whole session time-out again, and so much longer."""
+        self._heard_at = asyncio.get_running_loop().time() + longer_s
 
     # Reading.
 
@@ -179,6 +180,7 @@ class Following:
             request = LogAfter(place.term, place.next_seq, round(POLL_WAIT_S * 1000))
             answer = await channel.call(request, LogObjects | ReadTheBucket, POLL_TIMEOUT_S)  # type: ignore[arg-type]
             self._heard_at = asyncio.get_running_loop().time()
+            self.has_heard = True
             if isinstance(answer, LogObjects):
                 self._fold(answer)
             elif not await self.read_bucket():

@@ -226,7 +226,7 @@ class Member(Delegation):
         controller.subscribe(lambda old, new: self._advance(new))
         if not await controller.attempt():
             if joining is not None and joining.joined is None and not joining.waited:
-                await self._wait_after_loss()
+                await asyncio.sleep(self._longer_s())
             return False
         feed.term = controller.term
         self._standing = Standing(
@@ -348,6 +348,8 @@ class Member(Delegation):
         except Fenced as error:
             # Who ended our term can say best who it is.
             raise self._lost_to or error from error
+        if following.has_heard:
+            self._lost = 0
         log.warning("the controller is not heard, and nothing is decided: its term is ended")
         # A moment, of another length for each: it seldom takes two to do this.
         await asyncio.sleep(self._around.rng.random() * self._times.heartbeat_s / 2)
@@ -359,13 +361,15 @@ class Member(Delegation):
         if won:
             log.info("decides from term %d on", self._image.term)
             return
-        await self._wait_after_loss()
-        following.grace()
+        # Following goes on meanwhile: whoever won has things to tell.
+        following.has_heard = False
+        following.grace(self._longer_s())
 
-    async def _wait_after_loss(self) -> None:
+    def _longer_s(self) -> float:
+        """Who lost a term waits, each time twice as long, before it ends another."""
         bound_s = min(LOST_WAIT_CAP_S, LOST_WAIT_S * 2.0 ** min(self._lost, 16))
         self._lost += 1
-        await asyncio.sleep(bound_s * (0.5 + self._around.rng.random() / 2))
+        return bound_s * (0.5 + self._around.rng.random() / 2)
 
     async def leave(self, timeout_s: float) -> None:
         """What was led here may go to others at once: nothing is served under this incarnation any

@@ -3,6 +3,7 @@
 --seeds 500 --jobs 2     half fixed, half drawn from the commit; then a run for every place at
                          which none of them crashed or paused a process
 --seed 17                one, with its trace
+--brokers                with either: several brokers at a time, instead of one after the other
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import time
 
 from .batch import Batch, commit_id, describe, run_all, seeds_of
+from .fleet_simulation import FleetSimulation
 from .simulation import LEAST_ACKNOWLEDGED, Simulation, Strike
 
 
@@ -24,15 +26,18 @@ def main() -> int:
     parser.add_argument("--strike", help="with --seed: also hit a process that waits there")
     parser.add_argument("--fault", default="crash")
     parser.add_argument("--no-places", action="store_true", help="leave out the second part")
+    parser.add_argument("--brokers", action="store_true", help="several brokers at a time")
     asked = parser.parse_args()
     if asked.seed is not None:
         strike = Strike(asked.strike, asked.fault) if asked.strike else None
-        return one(asked.seed, strike)
-    return many(asked.seeds, asked.jobs, asked.commit or commit_id(), not asked.no_places)
+        if asked.brokers:
+            return one(asked.seed, FleetSimulation(asked.seed))
+        return one(asked.seed, Simulation(asked.seed, strike))
+    places = not asked.no_places and not asked.brokers
+    return many(asked.seeds, asked.jobs, asked.commit or commit_id(), places, asked.brokers)
 
 
-def one(seed: int, strike: Strike | None) -> int:
-    simulation = Simulation(seed, strike)
+def one(seed: int, simulation: Simulation | FleetSimulation) -> int:
     lines: list[str] = []
     simulation.loop.on_record = lambda at_s, event: lines.append(f"{at_s - 1000:10.4f} {event}")
     try:
@@ -47,11 +52,11 @@ def one(seed: int, strike: Strike | None) -> int:
     return 0
 
 
-def many(count: int, jobs: int, commit: str, places: bool) -> int:
+def many(count: int, jobs: int, commit: str, places: bool, brokers: bool) -> int:
     fixed, drawn = seeds_of(count, commit)
     print(f"seeds 0 to {len(fixed) - 1}, and from commit {commit}: {drawn}", flush=True)
     begun = time.monotonic()
-    batch = Batch()
+    batch = Batch(brokers)
     run_all([(seed, None) for seed in fixed + drawn], batch, jobs)
     if places and not batch.failures:
         extra = list(batch.jobs_for_places())
@@ -66,14 +71,16 @@ def many(count: int, jobs: int, commit: str, places: bool) -> int:
         print(f"  {kind:20} {times}")
     good = not batch.failures
     for job, _ in batch.failures:
-        print(f"FAILED {describe(job)}")
+        print(f"FAILED {describe(job, brokers)}")
     if batch.runs and batch.least_acknowledged < LEAST_ACKNOWLEDGED:
         good = False
         print("a run had too few acknowledged batches")
     if missing := batch.never_fired:
         good = False
         print(f"never fired: {', '.join(missing)}")
-    print(f"{len(batch.reached)} places where a process waited, {len(batch.never_struck)} not hit")
+    if not brokers:
+        not_hit = len(batch.never_struck)
+        print(f"{len(batch.reached)} places where a process waited, {not_hit} not hit")
     if places and not batch.failures and batch.never_struck:
         good = False
         print("\n".join(f"  not hit: {place}" for place in batch.never_struck))

@@ -8,11 +8,12 @@ import subprocess
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 
+from .fleet_simulation import FLEET_DEEDS, FLEET_KINDS, run_fleet_seed
 from .simulation import DEEDS, KINDS, STRIKES, Outcome, Strike, run_seed
 
 Job = tuple[int, Strike | None]
@@ -23,8 +24,12 @@ SEEDS_PER_PLACE = 3
 
 @dataclass
 class Batch:
-    """failures: seed, strike and traceback of each. reached: seeds that came by a place."""
+    """failures: seed, strike and traceback of each. reached: seeds that came by a place.
 
+    brokers: several at a time, see `fleet_simulation`; else one, see `simulation`.
+    """
+
+    brokers: bool = False
     runs: int = 0
     seconds: float = 0.0
     acknowledged: int = 0
@@ -51,8 +56,9 @@ class Batch:
 
     @property
     def never_fired(self) -> list[str]:
-        missing = [kind for kind in KINDS if not self.fired[kind]]
-        return missing + [deed for deed in DEEDS if not self.counted[deed]]
+        kinds, deeds = (FLEET_KINDS, FLEET_DEEDS) if self.brokers else (KINDS, DEEDS)
+        missing = [kind for kind in kinds if not self.fired[kind]]
+        return missing + [deed for deed in deeds if not self.counted[deed]]
 
     @property
     def never_struck(self) -> list[str]:
@@ -94,13 +100,14 @@ def run_all(
     """Adds what the runs did to `batch`; prints a line now and then."""
     begun = said = time.monotonic()
     context = multiprocessing.get_context("spawn")
+    run = _run_fleet if batch.brokers else _run
     with context.Pool(processes, _quiet) as pool:
-        for number, (job, result) in enumerate(pool.imap_unordered(_run, jobs, chunksize=2), 1):
+        for number, (job, result) in enumerate(pool.imap_unordered(run, jobs, chunksize=2), 1):
             if isinstance(result, Outcome):
                 batch.add(result)
             else:
                 batch.failures.append((job, result))
-                print(f"FAILED {describe(job)}\n{result}", flush=True)
+                print(f"FAILED {describe(job, batch.brokers)}\n{result}", flush=True)
                 if len(batch.failures) >= stop_at_failures:
                     pool.terminate()
                     return
@@ -109,10 +116,10 @@ def run_all(
                 print(f"  {number} of {len(jobs)} runs in {said - begun:.0f} s", flush=True)
 
 
-def describe(job: Job) -> str:
+def describe(job: Job, brokers: bool = False) -> str:
     """The command line that repeats a run."""
     seed, strike = job
-    told = f"python -m tests.simulation --seed {seed}"
+    told = f"python -m tests.simulation --seed {seed}{' --brokers' if brokers else ''}"
     return told if strike is None else f"{told} --strike '{strike.place}' --fault {strike.fault}"
 
 
@@ -121,8 +128,16 @@ def _quiet() -> None:
 
 
 def _run(job: Job) -> tuple[Job, Outcome | str]:
+    return _told(job, lambda: run_seed(*job))
+
+
+def _run_fleet(job: Job) -> tuple[Job, Outcome | str]:
+    return _told(job, lambda: run_fleet_seed(job[0]))
+
+
+def _told(job: Job, run: Callable[[], Outcome]) -> tuple[Job, Outcome | str]:
     try:
-        return job, run_seed(*job)
+        return job, run()
     except KeyboardInterrupt:
         raise
     except BaseException:

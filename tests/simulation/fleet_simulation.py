@@ -74,6 +74,9 @@ FLEET_FAULTS = (
     "rolling_restart",
 )
 
+# Every batch of runs has all of these, or it tests less than it says.
+FLEET_KINDS = (*dict.fromkeys(FLEET_FAULTS), "before", "throttled", "lost_reply", "late", "hang")
+
 FLEET_DEEDS = (
     "acknowledged",
     "read",
@@ -83,7 +86,7 @@ FLEET_DEEDS = (
     "commits read",
     "topics created",
     "topics deleted",
-    "partitions moved",
+    "moves",
     "rejoined",
     "delete wal",
     "delete data",
@@ -197,11 +200,11 @@ class FleetSimulation:
         rng = self.rng
         calm_at = self.loop.time() + 2 * LEAST_S
         while True:
-            mean_s = 2.5 if self.loop.time() < calm_at else 10.0
+            mean_s = 1.2 if self.loop.time() < calm_at else 10.0
             await asyncio.sleep(rng.expovariate(1 / mean_s))
             what = rng.choice(FLEET_FAULTS)
             await getattr(self, f"_do_{what}")()
-            await asyncio.sleep(rng.uniform(0.0, 2.0))
+            await asyncio.sleep(rng.uniform(0.0, 1.0))
             self._restart(count)
 
     def _restart(self, count: int) -> None:
