@@ -215,11 +215,8 @@ class Following:
         loop = asyncio.get_running_loop()
         while True:
             self.raise_if_fenced()
-            holder = holder_of(self.image)
-            if holder is not None and holder.fenced:
-                return  # it left in good order, or was fenced by one that is gone since
             self._changed.clear()
-            left_s = self._heard_at + self._session_timeout_s - loop.time()
+            left_s = self._heard_at + self._patience_s() - loop.time()
             due = loop.time() + max(left_s, 0.0)
             changed = asyncio.create_task(self._changed.wait(), name="metadata-changed")
             try:
@@ -235,10 +232,15 @@ class Following:
                     task.result()
             if loop.time() - due > self._session_timeout_s / 8:
                 self._heard_at += loop.time() - due  # we slept: what was sent is not read yet
-            if loop.time() - self._heard_at < self._session_timeout_s:
+            if loop.time() - self._heard_at < self._patience_s():
                 continue
             if await self._is_silent():
                 return
+
+    def _patience_s(self) -> float:
+        """None for one that left in good order, or was fenced by another that is gone since."""
+        holder = holder_of(self.image)
+        return 0.0 if holder is not None and holder.fenced else self._session_timeout_s
 
     async def _is_silent(self) -> bool:
         """Whether the log, too, has stopped growing."""
