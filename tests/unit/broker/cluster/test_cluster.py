@@ -221,7 +221,7 @@ def test_a_cluster_at_rest_asks_the_store_nothing() -> None:
     async def body(fleet: Fleet) -> None:
         await three(fleet)
         await fleet.topic(through=2)
-        await asyncio.sleep(1200)  # the housekeeping of what was done
+        await asyncio.sleep(2400)  # the housekeeping of what was done
         assert isinstance(fleet.store, CountingStore)
         before = fleet.store.requests
         await asyncio.sleep(1200)
