@@ -154,6 +154,7 @@ class DecidingServer:
             request.name,
             request.changes,
             validate_only=request.validate_only,
+            based_on=request.based_on,
         )
         return m.Decided(controller.image.position)
 

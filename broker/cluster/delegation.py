@@ -62,9 +62,10 @@ class Delegation:
         changes: Mapping[str, str | None],
         *,
         validate_only: bool = False,
+        based_on: Mapping[str, str] | None = None,
     ) -> None:
         await self._decisions.alter_configs(
-            resource_type, name, changes, validate_only=validate_only
+            resource_type, name, changes, validate_only=validate_only, based_on=based_on
         )
 
     async def allocate_producer_ids(self, incarnation: int | None = None) -> tuple[int, int]:

@@ -161,13 +161,13 @@ class CreatePartitions(_Message, frozen=True, tag="create-partitions"):
 
 
 class AlterConfigs(_Message, frozen=True, tag="alter-configs"):
-    """based_on: what the sender saw of the keys that it changes; None: it does not matter."""
+    """based_on: what stood there when the changes were computed; None: it does not matter."""
 
     resource_type: str
     name: str
     changes: dict[str, str | None]
     validate_only: bool = False
-    based_on: dict[str, str | None] | None = None
+    based_on: dict[str, str] | None = None
 
 
 class SetFeatureLevel(_Message, frozen=True, tag="set-feature-level"):

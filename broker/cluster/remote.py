@@ -135,8 +135,10 @@ class RemoteDecisions:
         changes: Mapping[str, str | None],
         *,
         validate_only: bool = False,
+        based_on: Mapping[str, str] | None = None,
     ) -> None:
-        request = m.AlterConfigs(resource_type, name, dict(changes), validate_only)
+        seen = None if based_on is None else dict(based_on)
+        request = m.AlterConfigs(resource_type, name, dict(changes), validate_only, seen)
         await self._decided(request, repeatable=True)
 
     async def set_feature_level(self, name: str, level: int) -> None:

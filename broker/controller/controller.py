@@ -195,17 +195,23 @@ class Controller(Term):
         changes: Mapping[str, str | None],
         *,
         validate_only: bool = False,
+        based_on: Mapping[str, str] | None = None,
     ) -> None:
         """Set keys, or remove those whose value is None, of a "topic" or a "broker".
 
-        name: of a broker its node id, "" for all of them. Raises KafkaError.
+        name: of a broker its node id, "" for all of them. based_on: what stood there when the
+        changes were computed. Raises KafkaError; INVALID_UPDATE_VERSION: other things stand there
+        by now, compute again.
         """
         planned = self.planned()
+        before = planned.resource_configs(resource_type, name)
+        if based_on is not None and dict(before) != dict(based_on):
+            raise KafkaError(ErrorCode.INVALID_UPDATE_VERSION, detail=f"{resource_type} {name}")
         if resource_type == "topic":
             record = t.plan_topic_configs(planned, name, changes, self._rules.check_topic)
         else:
             assert resource_type == "broker", resource_type
-            after = t.after_changes(planned.resource_configs(resource_type, name), changes)
+            after = t.after_changes(before, changes)
             self._rules.check_broker(name, after)
             record = r.ConfigsAltered(resource_type, name, dict(changes))
         await self.decide(() if validate_only or not changes else (record,))

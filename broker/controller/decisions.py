@@ -39,6 +39,7 @@ class Decisions(Protocol):
         changes: Mapping[str, str | None],
         *,
         validate_only: bool = False,
+        based_on: Mapping[str, str] | None = None,
     ) -> None: ...
 
     async def allocate_producer_ids(self, incarnation: int | None = None) -> tuple[int, int]: ...

@@ -8,12 +8,16 @@ from dataclasses import replace
 
 import pytest
 
+from broker.api.config_resources import ConfigsApi
+from broker.api.configs import _Metadata
+from broker.api.loggers import PythonLoggers
 from broker.config.load import load
 from broker.controller import NewTopic, StartRefused
 from broker.node import Node
 from objectstore.drivers.memory import MemoryStore
 from objectstore.store import Chunks, ObjectInfo
 from protocol.errors import KafkaError
+from protocol.messages import IncrementalAlterConfigsRequest
 from tests.simulation.loop import start_on
 from wal.errors import Fenced
 
@@ -65,6 +69,35 @@ def test_what_the_controller_refuses_is_refused_to_who_asked_elsewhere() -> None
             for n in (1, 2, 3, 2)
         ]
         assert len({first for first, _ in firsts}) == 4, "no block is given out twice"
+
+    run(body)
+
+
+def test_two_brokers_that_append_to_one_list_at_once_both_do() -> None:
+    async def append(fleet: Fleet, number: int, word: str) -> None:
+        services = fleet.node(number).services
+        view = _Metadata(services)
+        api = ConfigsApi(view, view, PythonLoggers(), asyncio.Lock())
+        entry = IncrementalAlterConfigsRequest.AlterConfigsResource.AlterableConfig(
+            name="leader.replication.throttled.replicas", config_operation=2, value=word
+        )
+        resource = IncrementalAlterConfigsRequest.AlterConfigsResource(
+            resource_type=2, resource_name="t", configs=[entry]
+        )
+        request = IncrementalAlterConfigsRequest(resources=[resource], validate_only=False)
+        answer = await api.incremental_alter(request, 1)
+        assert [r.error_code for r in answer.responses] == [0]
+
+    async def body(fleet: Fleet) -> None:
+        await three(fleet)
+        await fleet.topic(through=1)
+        words = {f"{n}:{m}" for n in (1, 2, 3) for m in range(4)}
+        for m in range(4):
+            both = [start_on(fleet.names[n], append(fleet, n, f"{n}:{m}")) for n in (1, 2, 3)]
+            await asyncio.gather(*both)
+        configs = fleet.node(1).controller.image.topics["t"].configs
+        kept = configs["leader.replication.throttled.replicas"]
+        assert set(kept.split(",")) == words
 
     run(body)
 
