@@ -74,7 +74,7 @@ class Following:
         self._on_image = on_image
         self._garbage = garbage
         self._rng = rng
-        self._heard_at = asyncio.get_running_loop().time()
+        self._heard_at = self._patient_until = asyncio.get_running_loop().time()
         self._reading = asyncio.Lock()
         self._changed = asyncio.Event()
         self._heartbeats = Heartbeats(
@@ -98,7 +98,8 @@ class Following:
 
     def grace(self, longer_s: float = 0.0) -> None:
         """Whoever decides is given the whole session time-out again, and so much longer."""
-        self._heard_at = asyncio.get_running_loop().time() + longer_s
+        now = asyncio.get_running_loop().time()
+        self._heard_at = self._patient_until = now + longer_s
 
     # Reading.
 
