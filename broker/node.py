@@ -15,21 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 from broker.api.handlers import HANDLERS
-from broker.cluster.addresses import Addresses
 from broker.cluster.channel import Peers
-from broker.cluster.member import ClusterTimes, Member, Surroundings
+from broker.cluster.member import Member
 from broker.cluster.secret import Secret
 from broker.cluster.serving import PeerServer
 from broker.cluster.wire import is_internal
 from broker.config import BrokerConfig
-from broker.controller import Identity, TopicDefaults
+from broker.controller import TopicDefaults
 from broker.controller.answering import STARTING_CLIENT_ID
 from broker.controller.denial import Denial, is_definite
 from broker.coordinator import GroupCoordinator
@@ -42,11 +37,8 @@ from objectstore.errors import (
     StoreUnavailable,
     Throttled,
 )
-from objectstore.probe import check_conditional_create
-from objectstore.settings import StoreSettings
-from objectstore.store import ObjectStore
 from objectstore.wrappers.priority import Priority
-from protocol.errors import KafkaError
+from protocol.errors import ErrorCode, KafkaError
 from protocol.header import decode_request_header
 from s3stream.block_cache import BlockCache
 from s3stream.disk_cache import DiskCache
@@ -58,14 +50,15 @@ from .config_rules import BrokerConfigRules
 from .confirmation import Confirmation
 from .connection import CloseConnection, Connection, ConnectionLimits, Outcome
 from .dispatch import Dispatcher
+from .environment import Environment
 from .failovers import Failovers
 from .leading import Leading
 from .maintenance import Maintenance
 from .memory_pool import MemoryPool
 from .metrics import BrokerMetrics
-from .network import Network
+from .node_member import new_member
 from .node_metrics import register_metrics
-from .node_settings import advertised, by_priority, group_config
+from .node_settings import by_priority, group_config
 from .partition.fetch_session import FetchSessions
 from .partition.partitions import Partitions
 from .producer_ids import ProducerIds
@@ -81,27 +74,6 @@ log = logging.getLogger(__name__)
 DRAIN_S = 3.0
 LEAVE_S = 1.0
 CONFIRM_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What a node takes from outside.
-
-    store_name: driver and endpoint, as the probe is kept by. billed: the store charges for
-    requests. cache_dir: None for no disk cache. merge_uri, merge_settings: of the same store, for
-    the process in which history is merged; None: it is merged in this one.
-    """
-
-    store: ObjectStore
-    store_name: str
-    network: Network
-    now_ms: Callable[[], int]
-    rng: random.Random
-    executor: Executor | None = None
-    cache_dir: Path | None = None
-    billed: bool = False
-    merge_uri: str | None = None
-    merge_settings: StoreSettings | None = None
 
 
 class Node:
@@ -248,7 +220,22 @@ class Node:
             [ListenAddress(one.name, one.bind.host, one.bind.port) for one in config.listeners]
         )
         self._ports = ports
-        self._controller = controller = self._new_member()
+        secret = Secret(self.store)
+        self._peers = PeerServer(secret, env.rng)
+        self._controller = controller = new_member(
+            self.config,
+            env,
+            ports,
+            Peers(env.network, secret, env.rng),
+            self._peers,
+            store=self._stores[Priority.WAL],
+            probed=self.store,
+            rules=BrokerConfigRules(lambda: self.config),
+            defaults=self._topic_defaults,
+            upkeep=lambda: self._upkeep,
+            term_won=self._term_won,
+            on_trouble=lambda error: self.trouble.tell("the metadata log", error),
+        )
         await controller.start()
         self._spawn(controller.run(), "controller")
         self._apply_config(controller.image)
@@ -345,6 +332,12 @@ class Node:
             except (Throttled, StoreUnavailable) as error:
                 log.warning("opening partitions waits for the store: %s", error)
                 await asyncio.sleep(backoff.next_s())
+            except KafkaError as error:
+                if error.code is not ErrorCode.REQUEST_TIMED_OUT:
+                    raise
+                # Nobody decides at the moment: what is open is served, and reported later.
+                log.warning("openings are not reported yet: %s", error)
+                return
             except Corrupt:
                 # Of some partitions only; the others are served, and these are tried again.
                 log.exception("some partitions cannot be opened")
@@ -375,54 +368,10 @@ class Node:
             self.config.int("num.partitions"), self.config.int("default.replication.factor")
         )
 
-    def _new_member(self) -> Member:
-        config, env = self.config, self.environment
-        secret = Secret(self.store)
-        self._peers = PeerServer(secret, env.rng)
-        addresses = Addresses(
-            env.network,
-            config.optional_text("inter.broker.listener.name"),
-            frozenset((one.bind.host, self._ports[one.name]) for one in config.listeners),
-        )
-        return Member(
-            self._stores[Priority.WAL],
-            Identity(
-                node_id=config.optional_int("node.id"),
-                take_over=config.flag("take.over"),
-                listeners=advertised(config, self._ports),
-                store=env.store_name,
-                wal_window=config.int("wal.window"),
-                rack=config.optional_text("broker.rack"),
-                address_http=config.optional_text("http"),
-            ),
-            ClusterTimes(
-                session_timeout_s=config.int("broker.session.timeout.ms") / 1000,
-                heartbeat_s=config.int("broker.heartbeat.interval.ms") / 1000,
-            ),
-            Surroundings(
-                peers=Peers(env.network, secret, env.rng),
-                serving=self._peers,
-                address=addresses.of,
-                answers=addresses.answers,
-                is_gone=addresses.is_gone,
-                check_store=lambda: check_conditional_create(self.store, env.rng),
-                garbage=lambda: 0 if self._upkeep is None else self._upkeep.history_changes,
-                more_garbage=self._more_garbage,
-                term_won=self._term_won,
-                now_ms=env.now_ms,
-                rng=env.rng,
-            ),
-            rules=BrokerConfigRules(lambda: self.config),
-            defaults=self._topic_defaults,
-            on_trouble=lambda error: self.trouble.tell("the metadata log", error),
-        )
-
-    def _more_garbage(self) -> None:
+    def _term_won(self) -> None:
+        """This process decides now: what the one before left unfinished, or undeleted."""
         if self._upkeep is not None:
             self._upkeep.rounds.wanted()
-
-    def _term_won(self) -> None:
-        self._more_garbage()  # whoever decided before may have left some
         if self._failovers is not None:
             self._failovers.wanted()
 

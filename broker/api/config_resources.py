@@ -31,7 +31,6 @@ from protocol.messages import (
 
 from .loggers import Loggers, check_logger_changes
 
-
 ATTEMPTS = 50
 AGAIN_S = 0.05
 

@@ -22,8 +22,9 @@ from broker.config import BrokerConfig, ConfigError
 from broker.config.broker_config import Given
 from broker.controller import StartRefused
 from broker.controller.membership import address_of
+from broker.environment import Environment
 from broker.network import TcpNetwork
-from broker.node import Environment, Node
+from broker.node import Node
 from broker.server import AddressInUse
 from objectstore.errors import StoreError
 from objectstore.open import create_bucket, display_uri, open_store, parse_uri, s3_address

@@ -18,10 +18,8 @@ from random import Random
 
 from broker.controller.controller import ConfigRules, Controller
 from broker.controller.election import Answers, CheckStore, Standing
-from broker.controller.failover import Recover
 from broker.controller.membership import Identity
 from broker.controller.subscribers import Subscriber, Subscribers
-from broker.controller.term import FENCED_PATIENCE_S, successor_of
 from broker.controller.topics import TopicDefaults
 from objectstore.errors import StoreError
 from objectstore.store import ObjectStore
@@ -29,15 +27,15 @@ from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata.image import EMPTY_IMAGE, BrokerRegistration, MetadataImage
 from s3stream.metadata.records import Endpoint, Position
 from s3stream.metadata.tail import Loaded
-from wal.errors import Fenced, LogError
+from wal.errors import Fenced
 
 from .channel import Peers
 from .deciding import Deciding, DecidingServer
-from .delegation import Delegation
 from .detector import Detector
 from .feed import LogFeed
 from .following import Following
 from .joining import Joining
+from .place import Place
 from .positions import Positions
 from .remote import RemoteDecisions
 from .serving import PeerServer
@@ -80,7 +78,7 @@ class Surroundings:
     rng: Random
 
 
-class Member(Delegation):
+class Member(Place):
     """Implements broker.controller.decisions.Membership."""
 
     def __init__(
@@ -134,19 +132,9 @@ class Member(Delegation):
         return self._stands.incarnation
 
     @property
-    def _stands(self) -> Standing:
-        assert self._standing is not None, "not started"
-        return self._standing
-
-    @property
     def wal_window(self) -> int:
         """PUTs in flight of this incarnation's log."""
         return self.image.incarnations[self.incarnation].window
-
-    @property
-    def deciding(self) -> Controller | None:
-        """Of the term that is this process's own."""
-        return None if self._deciding is None else self._deciding.controller
 
     @property
     def owns_term(self) -> bool:
@@ -371,23 +359,6 @@ class Member(Delegation):
         self._lost += 1
         return bound_s * (0.5 + self._around.rng.random() / 2)
 
-    async def leave(self, timeout_s: float) -> None:
-        """What was led here may go to others at once: nothing is served under this incarnation any
-        more. Nothing where there is no other broker, or nobody who decides: then it is missed.
-        """
-        others = [b for b in self._image.live_brokers() if b.incarnation != self.incarnation]
-        if not others:
-            return
-        try:
-            async with asyncio.timeout(timeout_s):
-                if self._deciding is not None:
-                    # The last word of this term: who reads it need not wait to miss us.
-                    await self._deciding.controller.fence([self.incarnation])
-                elif self._remote is not None:
-                    await self._remote.leave()
-        except (KafkaError, TimeoutError) as error:
-            log.info("left without a word: %s", error or "nobody decides")
-
     async def close(self, deadline_s: float | None = None) -> None:
         """Write what was decided, then stop."""
         if self._deciding is not None:
@@ -402,49 +373,3 @@ class Member(Delegation):
             await self._deciding.controller.abort()
         if self._remote is not None:
             self._remote.close()
-
-    # What the rest of the broker asks.
-
-    async def finish_failovers(self, recover: Recover) -> None:
-        """See `Controller.finish_failovers`; nothing where another process decides."""
-        controller = self.deciding
-        if controller is not None:
-            await controller.finish_failovers(recover)
-
-    async def successor(self) -> BrokerRegistration | None:
-        """After Fenced: who took this process's place, if the log tells it already."""
-        if self._standing is None:
-            return None
-        return await successor_of(self._store, self._standing.process, self._standing.node_id)
-
-    async def confirm(self) -> None:
-        """Make sure that this incarnation was not fenced; asks the store.
-
-        Raises Fenced, LogError, or StoreError: not known.
-        """
-        if self._deciding is not None:
-            await self._deciding.controller.confirm()
-        elif self._following is not None:
-            await self._following.read_bucket()
-            self._following.raise_if_fenced()
-
-    async def still_decides(self) -> None:
-        """For a handler: raises KafkaError NOT_CONTROLLER where this process is not what it was."""
-        if self._deciding is not None:
-            await self._deciding.controller.still_decides()
-        elif self._following is not None:
-            try:
-                self._following.raise_if_fenced()
-            except Fenced as error:
-                raise KafkaError(ErrorCode.NOT_CONTROLLER, detail=str(error)) from error
-
-    async def fenced(self) -> Fenced | None:
-        """Whether another process took this one's place, as far as the store tells it now."""
-        try:
-            async with asyncio.timeout(FENCED_PATIENCE_S):
-                await self.confirm()
-        except Fenced as error:
-            return error
-        except (StoreError, LogError, TimeoutError):
-            pass
-        return None

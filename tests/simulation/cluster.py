@@ -28,7 +28,8 @@ import broker.upkeep
 from broker.config import BrokerConfig
 from broker.config.load import load
 from broker.controller import Controller
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from broker.storage_config import stream_config
 from broker.upkeep import compaction_config
 from objectstore.wrappers.retry import RetryStore

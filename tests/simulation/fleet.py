@@ -18,7 +18,8 @@ from broker.cluster.lifetime import Lifetime
 from broker.config import BrokerConfig
 from broker.config.load import load
 from broker.controller.membership import StartRefused
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from objectstore.wrappers.retry import RetryStore
 from wal.errors import Fenced
 

@@ -14,7 +14,8 @@ from broker.connection import CloseConnection
 from broker.controller import StartRefused
 from broker.controller.answering import _request
 from broker.controller.topics import NewTopic
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from objectstore.store import ObjectStore
 from s3stream.takeover import RecoveredLog, recover
 from tests.simulation.loop import SimulatedLoop

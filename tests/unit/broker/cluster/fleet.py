@@ -10,7 +10,8 @@ from broker.cluster.lifetime import Lifetime
 from broker.config import BrokerConfig
 from broker.config.load import load
 from broker.controller import NewTopic
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from objectstore.drivers.memory import MemoryStore
 from objectstore.store import ObjectStore
 from protocol.errors import KafkaError
