@@ -41,6 +41,9 @@ BUCKET_EACH_S = 1.0
 # What is wrong with the metadata itself is not waited out: it ends the broker, loudly.
 WAITED_OUT = (StoreUnavailable, Throttled, AccessDenied, NotFound)
 
+# Timers may fire this early; waiting for the rest of it would be waiting for nothing.
+_ROUNDING_S = 1e-3
+
 
 class Following:
     """From `loaded` on, as `incarnation`.
@@ -74,7 +77,7 @@ class Following:
         self._on_image = on_image
         self._garbage = garbage
         self._rng = rng
-        self._heard_at = self._patient_until = asyncio.get_running_loop().time()
+        self._heard_at = asyncio.get_running_loop().time()
         self._reading = asyncio.Lock()
         self._changed = asyncio.Event()
         self._heartbeats = Heartbeats(
@@ -99,7 +102,7 @@ class Following:
     def grace(self, longer_s: float = 0.0) -> None:
         """Whoever decides is given the whole session time-out again, and so much longer."""
         now = asyncio.get_running_loop().time()
-        self._heard_at = self._patient_until = now + longer_s
+        self._heard_at = now + longer_s
 
     # Reading.
 
@@ -233,7 +236,7 @@ class Following:
                     task.result()
             if loop.time() - due > self._session_timeout_s / 8:
                 self._heard_at += loop.time() - due  # we slept: what was sent is not read yet
-            if loop.time() - self._heard_at < self._patience_s():
+            if loop.time() - self._heard_at < self._patience_s() - _ROUNDING_S:
                 continue
             if await self._is_silent():
                 return
