@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.cluster.heartbeats import NewSender
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
 
@@ -20,7 +21,8 @@ class Environment:
 
     store_name: driver and endpoint, as the probe is kept by. billed: the store charges for
     requests. cache_dir: None for no disk cache. merge_uri, merge_settings: of the same store, for
-    the process in which history is merged; None: it is merged in this one.
+    the process in which history is merged; None: it is merged in this one. senders: what sends
+    heartbeats, given how to read the brokers' secret; None: tasks of the loop.
     """
 
     store: ObjectStore
@@ -33,3 +35,4 @@ class Environment:
     billed: bool = False
     merge_uri: str | None = None
     merge_settings: StoreSettings | None = None
+    senders: Callable[[Callable[[], Awaitable[bytes]]], NewSender] | None = None

@@ -18,7 +18,6 @@ import logging
 from collections.abc import Sequence
 
 from broker.api.handlers import HANDLERS
-from broker.cluster.channel import Peers
 from broker.cluster.member import Member
 from broker.cluster.secret import Secret
 from broker.cluster.serving import PeerServer
@@ -226,7 +225,7 @@ class Node:
             self.config,
             env,
             ports,
-            Peers(env.network, secret, env.rng),
+            secret,
             self._peers,
             store=self._stores[Priority.WAL],
             probed=self.store,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from broker.cluster.addresses import Addresses
 from broker.cluster.channel import Peers
+from broker.cluster.heartbeats import Heartbeats, NewSender
 from broker.cluster.member import ClusterTimes, Member, Surroundings
+from broker.cluster.secret import Secret
 from broker.cluster.serving import PeerServer
 from broker.config import BrokerConfig
 from broker.controller import ConfigRules, Identity, TopicDefaults
@@ -23,7 +26,7 @@ def new_member(
     config: BrokerConfig,
     env: Environment,
     ports: Mapping[str, int],
-    peers: Peers,
+    secret: Secret,
     serving: PeerServer,
     *,
     store: ObjectStore,
@@ -39,6 +42,9 @@ def new_member(
     """
     ours = frozenset((one.bind.host, ports[one.name]) for one in config.listeners)
     addresses = Addresses(env.network, config.optional_text("inter.broker.listener.name"), ours)
+
+    peers = Peers(env.network, secret, env.rng)
+    tasks: NewSender = partial(Heartbeats, peers)
 
     def garbage() -> int:
         here = upkeep()
@@ -67,6 +73,7 @@ def new_member(
         Surroundings(
             peers=peers,
             serving=serving,
+            new_sender=tasks if env.senders is None else env.senders(secret),
             address=addresses.of,
             answers=addresses.answers,
             is_gone=addresses.is_gone,

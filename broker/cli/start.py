@@ -14,9 +14,11 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from broker.admin_http import AdminHttp, Health
+from broker.cluster.heartbeat_thread import HeartbeatThread
 from broker.cluster.lifetime import Lifetime
 from broker.config import BrokerConfig, ConfigError
 from broker.config.broker_config import Given
@@ -245,6 +247,7 @@ async def _serve_store(
         cache_dir=cache_directory(config, uri),
         merge_uri=uri,
         merge_settings=start.settings,
+        senders=lambda secret: partial(HeartbeatThread, secret),
     )
     life = Lifetime(config, lambda config: Node(config, environment), store, random.SystemRandom())
     admin = AdminHttp(

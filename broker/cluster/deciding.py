@@ -84,6 +84,7 @@ class DecidingServer:
         peers.serve(m.MoveLeaders, self._move_leaders)
         peers.serve(m.HandedOver, self._handed_over)
         peers.serve(m.CancelMoves, self._cancel_moves)
+        peers.serve(m.SetDraining, self._set_draining)
 
     def _now(self) -> Deciding:
         deciding = self._deciding()
@@ -186,6 +187,11 @@ class DecidingServer:
     async def _cancel_moves(self, request: m.CancelMoves) -> m.Decided:
         controller = self._controller
         await controller.cancel_moves(request.moves)
+        return m.Decided(controller.image.position)
+
+    async def _set_draining(self, request: m.SetDraining) -> m.Decided:
+        controller = self._controller
+        await controller.set_draining(request.incarnation, request.draining)
         return m.Decided(controller.image.position)
 
 

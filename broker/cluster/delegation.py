@@ -88,6 +88,9 @@ class Delegation:
     async def cancel_moves(self, moves: Sequence[int]) -> None:
         await self._decisions.cancel_moves(moves)
 
+    async def set_draining(self, incarnation: int, draining: bool) -> None:
+        await self._decisions.set_draining(incarnation, draining)
+
     # Rounds of deletion are held by the process that decides, and by no other.
 
     async def begin_round(self) -> int:

@@ -27,7 +27,7 @@ from wal.errors import Fenced
 from wal.keys import meta_log, wal_log
 
 from .channel import Channel, Peers
-from .heartbeats import Heartbeats
+from .heartbeats import NewSender
 from .joining import holder_of
 from .messages import Heartbeat, HeartbeatBack, LogAfter, LogObjects, ReadTheBucket
 
@@ -49,7 +49,7 @@ class Following:
     """From `loaded` on, as `incarnation`.
 
     address: of a registered broker, for brokers. on_image: called with each image that follows.
-    garbage: how often something became needless here.
+    new_sender: of heartbeats. garbage: how often something became needless here.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Following:
         *,
         session_timeout_s: float,
         heartbeat_s: float,
+        new_sender: NewSender,
         on_image: Callable[[MetadataImage], None],
         garbage: Callable[[], int],
         rng: Random,
@@ -80,15 +81,8 @@ class Following:
         self._heard_at = asyncio.get_running_loop().time()
         self._reading = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._heartbeats = Heartbeats(
-            peers,
-            self.controller,
-            self._heartbeat,
-            heard=self._heard,
-            lost=lambda: None,
-            interval_s=heartbeat_s,
-            timeout_s=session_timeout_s / 2,
-        )
+        self._new_sender = new_sender
+        self._heartbeat_s = heartbeat_s
 
     @property
     def image(self) -> MetadataImage:
@@ -192,10 +186,10 @@ class Following:
 
     # Watching.
 
-    def _heartbeat(self, late_s: float) -> Heartbeat:
-        return Heartbeat(
-            self._incarnation, self.image.position, round(late_s * 1000), self._garbage()
-        )
+    def _beat(self, late_s: float) -> tuple[Endpoint | None, Heartbeat]:
+        late_ms = round(late_s * 1000)
+        said = Heartbeat(self._incarnation, self.image.position, late_ms, self._garbage())
+        return self.controller(), said
 
     def _heard(self, sent_at: float, back: HeartbeatBack) -> None:
         if back.term < self.image.term:
@@ -207,7 +201,11 @@ class Following:
     async def run(self) -> None:
         """Until the controller is to be succeeded. Raises Fenced: this incarnation was."""
         polling = asyncio.create_task(self._poll(), name="metadata-poll")
-        beating = asyncio.create_task(self._heartbeats.run(), name="heartbeats")
+        # Each time a new one: a thread is started once.
+        sender = self._new_sender(
+            self._beat, self._heard, self._heartbeat_s, self._session_timeout_s / 2
+        )
+        beating = asyncio.create_task(sender.run(), name="heartbeats")
         try:
             await self._watch(polling, beating)
         finally:

@@ -34,6 +34,7 @@ from .deciding import Deciding, DecidingServer
 from .detector import Detector
 from .feed import LogFeed
 from .following import Following
+from .heartbeats import NewSender
 from .joining import Joining
 from .place import Place
 from .positions import Positions
@@ -59,7 +60,8 @@ class ClusterTimes:
 class Surroundings:
     """What a member asks of the rest of the broker.
 
-    peers, serving: requests between brokers, out and in. address: where a broker is for brokers.
+    peers, serving: requests between brokers, out and in. new_sender: of heartbeats. address: where
+    a broker is for brokers.
     answers: whether a registered broker is there, asked as a client. is_gone: whether its address
     refuses. garbage: how often something became needless here; more_garbage: so it is elsewhere.
     term_won: this process decides now, and does what deciding brings with it.
@@ -67,6 +69,7 @@ class Surroundings:
 
     peers: Peers
     serving: PeerServer
+    new_sender: NewSender
     address: Callable[[BrokerRegistration], Endpoint | None]
     answers: Answers
     is_gone: Callable[[BrokerRegistration], Awaitable[bool]]
@@ -251,6 +254,7 @@ class Member(Place):
             self._around.address,
             session_timeout_s=self._times.session_timeout_s,
             heartbeat_s=self._times.heartbeat_s,
+            new_sender=self._around.new_sender,
             on_image=self._advance,
             garbage=self._around.garbage,
             rng=self._around.rng,

@@ -200,6 +200,11 @@ class CancelMoves(_Message, frozen=True, tag="cancel-moves"):
     moves: list[int]
 
 
+class SetDraining(_Message, frozen=True, tag="set-draining"):
+    incarnation: int
+    draining: bool
+
+
 class Decided(_Message, frozen=True, tag="decided"):
     """It is durable, and in every image from this position on."""
 
@@ -244,6 +249,7 @@ Request: TypeAlias = (
     | MoveLeaders
     | HandedOver
     | CancelMoves
+    | SetDraining
 )
 
 Answer: TypeAlias = (

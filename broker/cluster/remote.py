@@ -177,6 +177,9 @@ class RemoteDecisions:
     async def cancel_moves(self, moves: Sequence[int]) -> None:
         await self._decided(m.CancelMoves(list(moves)), repeatable=True)
 
+    async def set_draining(self, incarnation: int, draining: bool) -> None:
+        await self._decided(m.SetDraining(incarnation, draining), repeatable=True)
+
 
 def _plain(topic: NewTopic) -> NewTopic:
     """With containers that can be sent."""
