@@ -100,7 +100,6 @@ class Detector:
             try:
                 async with asyncio.timeout(wake_in_s):
                     await self._changed.wait()
-                continue
             except TimeoutError:
                 pass
             late_s = loop.time() - due
@@ -108,7 +107,7 @@ class Detector:
                 # We slept, and what was sent meanwhile is not read yet: our silence, not theirs.
                 for one in self._heard_at:
                     self._heard_at[one] += late_s
-                continue
+            # After a change too: brokers that come and go must not hide one that is silent.
             await self._act(self._silences(loop.time()))
 
     def _silences(self, now: float) -> dict[int, float]:

@@ -11,6 +11,7 @@ from collections import deque
 from .messages import LogObject, LogObjects, ReadTheBucket
 
 KEPT_BYTES = 8 << 20
+KEPT_OBJECTS = 2000
 ANSWER_BYTES = 1 << 20
 
 
@@ -31,7 +32,9 @@ class LogFeed:
         self._objects.append(LogObject(seq, list(records)))
         self._next_seq = seq + 1
         self._bytes += sum(map(len, records))
-        while self._bytes > KEPT_BYTES and len(self._objects) > 1:
+        while len(self._objects) > KEPT_OBJECTS or (
+            self._bytes > KEPT_BYTES and len(self._objects) > 1
+        ):
             self._bytes -= sum(map(len, self._objects.popleft().records))
         self._grew.set()
 

@@ -164,7 +164,7 @@ class Member(Place):
         if new.position > old.position:
             self._image = new
             self._subscribers.tell(old, new)
-            if self._deciding is not None:
+            if self._deciding is not None and new.brokers is not old.brokers:
                 self._deciding.detector.image_changed()
 
     # Starting and ending.

@@ -104,8 +104,12 @@ class Fleet:
         )
         (topic,) = await created
         assert not isinstance(topic, KafkaError), topic
-        await self.until(lambda: all(self._is_open(node, name) for node in self.nodes()), 5)
+        await self.until(lambda: self.is_open(name), 5)
         return topic
+
+    def is_open(self, name: str) -> bool:
+        """By each node what it leads."""
+        return all(self._is_open(node, name) for node in self.nodes())
 
     @staticmethod
     def _is_open(node: Node, name: str) -> bool:

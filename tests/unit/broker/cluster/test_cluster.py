@@ -41,6 +41,44 @@ def test_brokers_join_through_the_controller_and_all_know_all() -> None:
     run(body)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_brokers_that_start_at_the_same_time_make_one_cluster(seed: int) -> None:
+    async def body(fleet: Fleet) -> None:
+        await asyncio.gather(*(fleet.start(number) for number in (1, 2, 3)))
+        nodes = fleet.nodes()
+        assert [n.controller.owns_term for n in nodes].count(True) == 1
+        await fleet.until(
+            lambda: all(len(n.controller.image.live_brokers()) == 3 for n in nodes), 5
+        )
+        assert len({n.controller.image.cluster_id for n in nodes}) == 1
+
+    run(body, seed)
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (2, 3, 1), (3, 2)])
+def test_after_all_were_killed_those_that_start_again_have_everything(
+    order: tuple[int, ...],
+) -> None:
+    async def body(fleet: Fleet) -> None:
+        await three(fleet)
+        await fleet.topic(through=1)
+        for number in (1, 2, 3):
+            await start_on(
+                fleet.names[number],
+                _append(fleet, number, fleet.node(number).partitions.all()[0].index),
+            )
+        for number in (1, 2, 3):
+            fleet.crash(number)
+        await asyncio.gather(*(fleet.start(number) for number in order))
+        live = set(order)
+        await fleet.until(lambda: set(fleet.leaders(order[0])) <= live and fleet.is_open("t"), 20)
+        marks = [p.high_watermark for n in fleet.nodes() for p in n.partitions.all()]
+        assert sorted(marks) == [0, 0, 0, 1, 1, 1]
+        assert not fleet.ended
+
+    run(body)
+
+
 def test_a_topic_made_through_any_broker_is_led_by_all_of_them() -> None:
     async def body(fleet: Fleet) -> None:
         await three(fleet)

@@ -133,6 +133,22 @@ def test_a_silent_broker_is_fenced_in_time_and_no_other(
     loop.run(main())
 
 
+def test_brokers_that_come_and_go_hide_no_silent_one() -> None:
+    loop = SimulatedLoop(1)
+
+    async def main() -> None:
+        watched = Watched(image_of(0, 1, 2))
+        running = asyncio.create_task(watched.detector.run())
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            watched.detector.heard(1)
+            watched.detector.image_changed()
+        assert [one for _, one in watched.fenced] == [2]
+        running.cancel()
+
+    loop.run(main())
+
+
 def test_who_slept_itself_does_not_take_it_for_the_silence_of_others() -> None:
     loop = SimulatedLoop(1)
 
