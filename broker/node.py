@@ -18,6 +18,7 @@ import logging
 from collections.abc import Sequence
 
 from broker.api.handlers import HANDLERS
+from broker.cluster.drain import Drain
 from broker.cluster.member import Member
 from broker.cluster.secret import Secret
 from broker.cluster.serving import PeerServer
@@ -70,6 +71,7 @@ from .upkeep import Upkeep, merge_runner
 
 log = logging.getLogger(__name__)
 
+MOVE_AWAY_S = 10.0
 DRAIN_S = 3.0
 LEAVE_S = 1.0
 CONFIRM_S = 30.0
@@ -406,7 +408,13 @@ class Node:
         raise AssertionError(f"ended by themselves: {ended}")
 
     async def close(self, deadline_s: float = 6.0) -> None:
-        """Answer what was received, make it durable, leave a short log behind."""
+        """Move what is led here to the others, where there are any; answer what was received, make
+        it durable, leave a short log behind.
+
+        deadline_s: of what comes after the moves, which have a time of their own.
+        """
+        if self._serving.is_set() and self._controller is not None:
+            await Drain(self._controller).run(MOVE_AWAY_S)
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
         for task in (self._upkeep_task, self._failover_task):

@@ -16,6 +16,7 @@ from objectstore.wrappers.retry import PATIENT, RetryStore
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata import records as r
 from s3stream.metadata.apply import apply
+from s3stream.metadata.features import may_move
 from s3stream.metadata.image import IncarnationState, MetadataImage, TopicImage
 from s3stream.metadata.log import SNAPSHOT_RECORDS, OnObject
 from s3stream.metadata.records import Position
@@ -24,6 +25,7 @@ from wal.keys import wal_log
 from wal.seal import LogEnd, end_log
 
 from . import topics as t
+from .balance import Balance
 from .denial import is_definite, stop_when_denied
 from .election import Answers, CheckStore, Election, Elsewhere, Standing
 from .failover import Recover, Recovered, plan_end
@@ -95,22 +97,29 @@ class Controller(Term):
         self._defaults = defaults
         self._now_ms = now_ms
         self._moves = MoveWatch(self.planned, self.decide)
+        self._balance = Balance(self.planned, self.decide)
         self.subscribe(self._moves.image_changed)
+        self.subscribe(self._balance.image_changed)
 
     async def run(self) -> None:
-        """See Term. What is late among planned moves is cancelled meanwhile."""
+        """See Term. Planned moves are watched and made meanwhile."""
         self._moves.image_changed(self.image, self.image)
         running = asyncio.create_task(super().run(), name="term")
-        moves = asyncio.create_task(self._moves.run(), name="moves")
+        beside = [
+            asyncio.create_task(self._moves.run(), name="moves"),
+            asyncio.create_task(self._balance.run(), name="balance"),
+        ]
         try:
-            await asyncio.wait((running, moves), return_when=asyncio.FIRST_COMPLETED)
-            if moves.done():
-                moves.result()
+            while not running.done():
+                await asyncio.wait((running, *beside), return_when=asyncio.FIRST_COMPLETED)
+                for task in [one for one in beside if one.done()]:
+                    task.result()
+                    beside.remove(task)
             await running
         finally:
-            for task in (running, moves):
+            for task in (running, *beside):
                 task.cancel()
-            await asyncio.gather(running, moves, return_exceptions=True)
+            await asyncio.gather(running, *beside, return_exceptions=True)
 
     async def create_topics(
         self, topics: Sequence[t.NewTopic], *, validate_only: bool = False
@@ -338,6 +347,12 @@ class Controller(Term):
         records = plan_cancel(self.planned(), moves)
         if records:
             await self.decide(records)
+
+    async def set_draining(self, incarnation: int, draining: bool) -> None:
+        """Whether it is to be given nothing more to lead."""
+        planned = self.planned()
+        if may_move(planned) and (incarnation in planned.draining) != draining:
+            await self.decide((r.DrainingSet(incarnation, draining),))
 
     # Deletion rounds, for the collector.
 

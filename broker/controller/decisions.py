@@ -56,6 +56,8 @@ class Decisions(Protocol):
 
     async def cancel_moves(self, moves: Sequence[int]) -> None: ...
 
+    async def set_draining(self, incarnation: int, draining: bool) -> None: ...
+
 
 class Membership(Decisions, Protocol):
     """A process's place in the cluster, as its other parts see it."""

@@ -104,6 +104,67 @@ def moving_from(image: MetadataImage, incarnation: int) -> dict[int, list[int]]:
     return found
 
 
+def movable(image: MetadataImage, incarnation: int) -> list[int]:
+    """Streams that it leads, open, and not on their way already; by stream id."""
+    busy = {stream_id for move in image.moves.values() for stream_id, _ in move.streams}
+    return sorted(
+        partition.stream_id
+        for _, partition in image.partitions()
+        if partition.leader == incarnation
+        and partition.source is None
+        and not partition.is_new
+        and partition.stream_id not in busy
+    )
+
+
+def spread(
+    image: MetadataImage, stream_ids: Sequence[int], targets: Sequence[int]
+) -> dict[int, int]:
+    """Give streams to incarnations, fewest partitions first, counting what is on its way there."""
+    load = leading_after_moves(image, targets)
+    given: dict[int, int] = {}
+    for stream_id in stream_ids:
+        target = min(load, key=lambda one: (load[one], one))
+        load[target] += 1
+        given[stream_id] = target
+    return given
+
+
+def leading_after_moves(image: MetadataImage, incarnations: Sequence[int]) -> dict[int, int]:
+    """How many partitions each will lead when all pending moves have ended well."""
+    load = dict.fromkeys(sorted(incarnations), 0)
+    moving = {
+        stream_id: move.target for move in image.moves.values() for stream_id, _ in move.streams
+    }
+    for _, partition in image.partitions():
+        leader = moving.get(partition.stream_id, partition.leader)
+        if leader in load:
+            load[leader] += 1
+    return load
+
+
+def plan_balance(image: MetadataImage) -> dict[int, int]:
+    """Which streams to move where, so that all brokers that stay lead as many as another, give or
+    take one. Nothing moves that need not, and nothing is planned while moves are under way.
+    """
+    live = [broker.incarnation for broker in image.staying_brokers()]
+    if len(live) < 2 or image.moves or not may_move(image):
+        return {}
+    load = leading_after_moves(image, live)
+    least, odd = divmod(sum(load.values()), len(load))
+    # Who leads most keeps one more of those that cannot be shared out evenly.
+    by_load = sorted(load, key=lambda one: (-load[one], one))
+    fair = {one: least + (rank < odd) for rank, one in enumerate(by_load)}
+    over = [
+        stream_id
+        for one in by_load
+        if load[one] > fair[one]
+        for stream_id in movable(image, one)[: load[one] - fair[one]]
+    ]
+    room = [one for one in reversed(by_load) for _ in range(fair[one] - load[one])]
+    return dict(zip(over, room, strict=False))
+
+
 def _is_live(image: MetadataImage, incarnation: int) -> bool:
     broker = image.broker_of(incarnation)
     return broker is not None and not broker.fenced

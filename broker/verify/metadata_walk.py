@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from objectstore.store import ObjectStore
 from s3stream.metadata import records as r
-from s3stream.metadata.records import BlobRef, Position, decode_record
+from s3stream.metadata.records import BEFORE_ALL, BlobRef, Position, decode_record
 from s3stream.metadata.snapshot import decode_image
 from wal.format import Kind, read_blob
 from wal.keys import SNAPSHOT_PREFIX, meta_log, parse_snapshot_key
@@ -46,6 +46,7 @@ class Metadata:
     cluster_id: str = ""
     term: int = 0
     records: int = 0
+    position: Position = BEFORE_ALL
     incarnations: dict[int, IncarnationPlace] = field(default_factory=dict)
     nodes: dict[int, int] = field(default_factory=dict)
     partitions: dict[int, PartitionPlace] = field(default_factory=dict)
@@ -93,6 +94,7 @@ class Metadata:
             case _:
                 pass  # not of the chain
         self.records += 1
+        self.position = at
 
     def _fence(self, incarnation: int | None) -> None:
         if incarnation is not None:

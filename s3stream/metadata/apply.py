@@ -125,7 +125,11 @@ def _fence(image: MetadataImage, incarnation: int) -> MetadataImage:
     # What a dead source was to hand over its failover gives out; a closing told later is too late.
     void = [one.move for one in image.moves.values() if one.source == incarnation]
     return changed(
-        image, brokers=brokers, incarnations=incarnations, moves=image.moves.without(*void)
+        image,
+        brokers=brokers,
+        incarnations=incarnations,
+        moves=image.moves.without(*void),
+        draining=image.draining.without(incarnation),
     )
 
 
@@ -253,6 +257,13 @@ def _move_cancelled(image: MetadataImage, record: r.MoveCancelled, at: r.Positio
     ]
     image = _with_leaders(image, leaders, at)
     return changed(image, moves=image.moves.without(move.move))
+
+
+def _draining_set(image: MetadataImage, record: r.DrainingSet, at: r.Position) -> MetadataImage:
+    state = image.incarnations.get(record.incarnation)
+    if state is None or state.fenced or not record.draining:
+        return changed(image, draining=image.draining.without(record.incarnation))
+    return changed(image, draining=image.draining.set(record.incarnation, True))
 
 
 def _topic_created(image: MetadataImage, record: r.TopicCreated, at: r.Position) -> MetadataImage:
@@ -386,6 +397,7 @@ _APPLY: dict[type[Any], Callable[[MetadataImage, Any, r.Position], MetadataImage
     r.MoveBegun: _move_begun,
     r.LeadersMoved: _leaders_moved,
     r.MoveCancelled: _move_cancelled,
+    r.DrainingSet: _draining_set,
     r.TopicCreated: _topic_created,
     r.PartitionsCreated: _partitions_created,
     r.TopicDeleted: _topic_deleted,

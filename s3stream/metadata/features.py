@@ -1,8 +1,8 @@
 """The level of what a cluster's processes write: raised when all of them can read it.
 
     1   as released first
-    2   planned moves of leadership: records `move-begun`, `leaders-moved`, `move-cancelled`, the
-        control records `handed-over` and `received`, snapshots of format 2
+    2   planned moves of leadership: records `move-begun`, `leaders-moved`, `move-cancelled` and
+        `draining-set`, the control records `handed-over` and `received`, snapshots of format 2
 
 A cluster is born at the highest level that its first process knows. An older one is raised by its
 operator (`kafka-features`), and not before every live broker has registered to read the level.

@@ -114,8 +114,9 @@ _NO_CONFIGS: Mapping[str, str] = {}
 class MetadataImage(msgspec.Struct, frozen=True):
     """position: the last record applied. cluster_id is "" before the cluster is created.
 
-    moves: pending, by number. handoffs: by stream id, of streams whose source is an incarnation
-    that closed them; once that one is dead, they say the same as its recovery object.
+    draining: live incarnations that are about to leave. moves: pending, by number. handoffs: by
+    stream id, of streams whose source is an incarnation that closed them; once that one is dead,
+    they say the same as its recovery object.
     """
 
     cluster_id: str = ""
@@ -138,6 +139,7 @@ class MetadataImage(msgspec.Struct, frozen=True):
     moves: PersistentMap[int, Move] = PersistentMap()
     next_move: int = 0
     handoffs: PersistentMap[int, Handoff] = PersistentMap()
+    draining: PersistentMap[int, bool] = PersistentMap()
 
     @property
     def term(self) -> int:
@@ -164,6 +166,11 @@ class MetadataImage(msgspec.Struct, frozen=True):
         """Not fenced, by node id."""
         live = (broker for broker in self.brokers.values() if not broker.fenced)
         return sorted(live, key=lambda broker: broker.node_id)
+
+    def staying_brokers(self) -> list[BrokerRegistration]:
+        """Live ones that may be given something to lead; all live ones, where all are leaving."""
+        live = self.live_brokers()
+        return [one for one in live if one.incarnation not in self.draining] or live
 
     def unended(self) -> list[IncarnationState]:
         """Fenced incarnations whose log has not been ended and taken over yet, oldest first."""

@@ -180,6 +180,13 @@ class MoveCancelled(_Record, frozen=True, tag="move-cancelled"):
     move: int
 
 
+class DrainingSet(_Record, frozen=True, tag="draining-set"):
+    """Whether a live incarnation is to be given nothing more to lead, being about to leave."""
+
+    incarnation: int
+    draining: bool
+
+
 class TopicCreated(_Record, frozen=True, tag="topic-created"):
     """replication_factor: as asked for; the store keeps the copies. Partitions count from 0."""
 
@@ -256,6 +263,7 @@ Record: TypeAlias = (
     | MoveBegun
     | LeadersMoved
     | MoveCancelled
+    | DrainingSet
     | TopicCreated
     | PartitionsCreated
     | TopicDeleted

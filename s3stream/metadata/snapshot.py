@@ -66,6 +66,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     next_move: int = 0
     moves: list[Move] = []
     handoffs: list[tuple[Handoff, list[int]]] = []
+    draining: list[int] = []
 
 
 # What was behind `rounds` before there were moves: nothing.
@@ -79,7 +80,7 @@ _version_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 def encode_image(image: MetadataImage) -> bytes:
     """Equal images give equal bytes, whatever the order in which they came to be."""
-    newer = may_move(image) or image.next_move > 0
+    newer = may_move(image) or image.next_move > 0 or bool(image.draining)
     version = SNAPSHOT_VERSION if newer else FIRST_SNAPSHOT_VERSION
     by_handoff: dict[Handoff, list[int]] = {}
     for stream_id in sorted(image.handoffs):
@@ -107,6 +108,7 @@ def encode_image(image: MetadataImage) -> bytes:
         next_move=image.next_move,
         moves=[image.moves[number] for number in sorted(image.moves)],
         handoffs=sorted(by_handoff.items()),
+        draining=sorted(image.draining),
     )
     if version == FIRST_SNAPSHOT_VERSION:
         return _encoder.encode(msgspec.structs.astuple(body)[:_FIELDS_OF_FIRST])
@@ -154,6 +156,7 @@ def decode_image(data: bytes | memoryview, where: str) -> MetadataImage:
         handoffs=PersistentMap(
             (stream_id, handoff) for handoff, streams in body.handoffs for stream_id in streams
         ),
+        draining=PersistentMap((incarnation, True) for incarnation in body.draining),
     )
 
 

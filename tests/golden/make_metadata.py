@@ -43,6 +43,7 @@ MOVES: list[r.Record] = [
     r.MoveBegun(0, 1, 2, [(0, 1)]),
     r.MoveBegun(1, 1, 2, [(1, 1)]),
     r.LeadersMoved(0, CONTENTS),
+    r.DrainingSet(2, True),
 ]
 CANCELLED = r.MoveCancelled(1)
 
@@ -57,7 +58,7 @@ def image(records: list[r.Record]) -> MetadataImage:
 def build() -> dict[str, bytes]:
     """By file name."""
     files = {"snapshot_2.bin": encode_image(image([*FIRST, *MOVES]))}
-    for record in (*MOVES[2:5:2], CANCELLED):
+    for record in (MOVES[2], *MOVES[4:], CANCELLED):
         files[f"{type(record).__name__.lower()}.bin"] = r.encode_record(record)
     return files
 

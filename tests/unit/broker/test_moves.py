@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import pytest
 
+import broker.controller.balance
 import broker.controller.moves
 from broker.config.load import load
 from broker.confirmation import Confirmation
@@ -284,7 +285,9 @@ def play(
                 await cluster.kill(incarnation)
             await cluster.end_term()
 
-    loop.run(main())
+    # Nothing moves but what the test moves.
+    with patch.object(broker.controller.balance, "SETTLE_S", 1e6):
+        loop.run(main())
 
 
 def other_than(cluster: Cluster, incarnation: int) -> int:

@@ -28,6 +28,6 @@ def test_a_snapshot_of_format_2_is_read() -> None:
 
 
 def test_records_of_moves_are_read() -> None:
-    for record in (MOVES[2], MOVES[4], CANCELLED):
+    for record in (MOVES[2], *MOVES[4:], CANCELLED):
         data = (FOLDER / f"{type(record).__name__.lower()}.bin").read_bytes()
         assert decode_record(data, "k") == record

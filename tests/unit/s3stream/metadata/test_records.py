@@ -29,6 +29,7 @@ EXAMPLES: list[r.Record] = [
     r.MoveBegun(0, 8, 9, [(3, 2), (4, 1)]),
     r.LeadersMoved(0, r.BlobRef("wal/8/x", bytes(16), 99)),
     r.MoveCancelled(0),
+    r.DrainingSet(8, True),
     r.TopicCreated("orders", UUID(int=5), False, 3, {"retention.ms": "1"}, [r.NewPartition(0, 8)]),
     r.PartitionsCreated(UUID(int=5), 1, [r.NewPartition(1, 8)]),
     r.TopicDeleted(UUID(int=5)),
