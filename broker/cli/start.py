@@ -247,7 +247,9 @@ async def _serve_store(
         cache_dir=cache_directory(config, uri),
         merge_uri=uri,
         merge_settings=start.settings,
-        senders=lambda secret: partial(HeartbeatThread, secret),
+        senders=lambda secret: partial(
+            HeartbeatThread, secret, time.monotonic, random.SystemRandom()
+        ),
     )
     life = Lifetime(config, lambda config: Node(config, environment), store, random.SystemRandom())
     admin = AdminHttp(

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import struct
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from random import Random
 
 import msgspec
 
@@ -34,7 +33,7 @@ _SIZE = struct.Struct(">i")
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """What the loop last said. at: monotonic time of that."""
+    """What the loop last said. at: when, by the loop's clock."""
 
     where: Endpoint | None
     heartbeat: Heartbeat
@@ -42,17 +41,21 @@ class _Word:
 
 
 class HeartbeatThread:
-    """As `heartbeats.Heartbeats`."""
+    """As `heartbeats.Heartbeats`. now_s: the clock of the loop, asked from another thread."""
 
     def __init__(
         self,
         secret: Callable[[], Awaitable[bytes]],
+        now_s: Callable[[], float],
+        rng: Random,
         beat: Beat,
         heard: Heard,
         interval_s: float,
         timeout_s: float,
     ) -> None:
         self._secret = secret
+        self._now_s = now_s
+        self._rng = rng
         self._beat = beat
         self._heard = heard
         self._interval_s = interval_s
@@ -70,7 +73,7 @@ class HeartbeatThread:
         try:
             while True:
                 where, heartbeat = self._beat(0.0)
-                self._word = _Word(where, heartbeat, time.monotonic())
+                self._word = _Word(where, heartbeat, self._now_s())
                 if not sender.ident:
                     sender.start()
                 await asyncio.sleep(self._interval_s / 2)
@@ -91,7 +94,7 @@ class HeartbeatThread:
                 try:
                     if line is None and word.where is not None:
                         line = _Line(word.where, self._timeout_s)
-                        line.prove(secret)
+                        line.prove(secret, self._rng)
                     if line is not None:
                         self._once(loop, line)
                 except (OSError, MalformedFrame):
@@ -107,7 +110,7 @@ class HeartbeatThread:
     def _once(self, loop: asyncio.AbstractEventLoop, line: _Line) -> None:
         word = self._word
         assert word is not None
-        sent_at = time.monotonic()
+        sent_at = self._now_s()
         late_s = max(sent_at - word.at - self._interval_s / 2, 0.0)
         heartbeat = msgspec.structs.replace(word.heartbeat, lag_ms=round(late_s * 1000))
         back = line.ask(heartbeat)
@@ -130,8 +133,8 @@ class _Line:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._correlation = 0
 
-    def prove(self, secret: bytes) -> None:
-        nonce = random.SystemRandom().randbytes(NONCE_BYTES)
+    def prove(self, secret: bytes, rng: Random) -> None:
+        nonce = rng.randbytes(NONCE_BYTES)
         back = self.ask(Hello(nonce))
         if (
             not isinstance(back, HelloBack)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from random import Random
 
 from broker.cluster.heartbeat_thread import HeartbeatThread
@@ -77,7 +78,13 @@ def test_a_stuck_loop_is_heard_and_its_lateness_grows() -> None:
             first.set()
 
         sender = HeartbeatThread(
-            secret, lambda late_s: (where, Heartbeat(7, BEFORE_ALL)), heard, 0.02, 5.0
+            secret,
+            time.monotonic,
+            Random(2),
+            lambda late_s: (where, Heartbeat(7, BEFORE_ALL)),
+            heard,
+            0.02,
+            5.0,
         )
         sending = asyncio.create_task(sender.run())
         await asyncio.wait_for(first.wait(), 10)
