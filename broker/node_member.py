@@ -12,7 +12,7 @@ from broker.cluster.member import ClusterTimes, Member, Surroundings
 from broker.cluster.secret import Secret
 from broker.cluster.serving import PeerServer
 from broker.config import BrokerConfig
-from broker.controller import ConfigRules, Identity, TopicDefaults
+from broker.controller import ConfigRules, Identity, StartRefused, TopicDefaults
 from objectstore.errors import StoreError
 from objectstore.probe import check_conditional_create
 from objectstore.store import ObjectStore
@@ -38,10 +38,13 @@ def new_member(
     on_trouble: Callable[[StoreError | None], None],
 ) -> Member:
     """ports: really bound, by listener. store: for the metadata log; probed: for the test of a new
-    store. upkeep: None until it is there.
+    store. upkeep: None until it is there. Raises StartRefused.
     """
+    name = config.optional_text("inter.broker.listener.name")
+    if name is not None and name not in [one.name for one in config.listeners]:
+        raise StartRefused(f"inter.broker.listener.name: there is no listener {name}")
     ours = frozenset((one.bind.host, ports[one.name]) for one in config.listeners)
-    addresses = Addresses(env.network, config.optional_text("inter.broker.listener.name"), ours)
+    addresses = Addresses(env.network, name, ours)
 
     peers = Peers(env.network, secret, env.rng)
     tasks: NewSender = partial(Heartbeats, peers)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from random import Random
 
 from broker.controller.election import read_on_or_again
+from broker.controller.membership import host_port
 from objectstore.create import Backoff
 from objectstore.errors import AccessDenied, NotFound, StoreUnavailable, Throttled
 from objectstore.store import ObjectStore
@@ -80,6 +81,7 @@ class Following:
         self._rng = rng
         self._heard_at = asyncio.get_running_loop().time()
         self._reading = asyncio.Lock()
+        self._told: Endpoint | None = None
         self._changed = asyncio.Event()
         self._new_sender = new_sender
         self._heartbeat_s = heartbeat_s
@@ -145,6 +147,7 @@ class Following:
         looked_at = float("-inf")
         loop = asyncio.get_running_loop()
         channel: Channel | None = None
+        where: Endpoint | None = None
         try:
             while True:
                 try:
@@ -152,10 +155,10 @@ class Following:
                     if where is None:
                         raise ConnectionError("nobody is known to decide")
                     channel = await self._peers.open(where)
-                    backoff = Backoff(self._rng, 0.05)
+                    backoff, self._told = Backoff(self._rng, 0.05), None
                     await self._poll_at(channel, where)
                 except (OSError, TimeoutError, KafkaError, *WAITED_OUT) as error:
-                    log.debug("polling the controller: %s", error)
+                    self._tell_unreachable(where, error)
                 finally:
                     if channel is not None:
                         channel.close()
@@ -170,6 +173,17 @@ class Following:
         finally:
             if channel is not None:
                 channel.close()
+
+    def _tell_unreachable(self, where: Endpoint | None, error: Exception) -> None:
+        """Once for each address, until it is reached again."""
+        if where is not None and where != self._told and isinstance(error, OSError | TimeoutError):
+            self._told = where
+            log.warning(
+                "node %d, which decides, is not reached at %s (%s); the bucket tells meanwhile",
+                -1 if self.image.holder is None else self.image.holder.node_id,
+                host_port(where),
+                error or type(error).__name__,
+            )
 
     async def _poll_at(self, channel: Channel, where: Endpoint) -> None:
         """Until the controller is another one, or this one answers no more."""

@@ -18,6 +18,7 @@ from random import Random
 
 import msgspec
 
+from objectstore.errors import StoreError
 from protocol.errors import MalformedFrame
 from s3stream.metadata.records import Endpoint
 
@@ -66,7 +67,7 @@ class HeartbeatThread:
     async def run(self) -> None:
         """Owner's task: for ever. The thread ends soon after it is cancelled."""
         loop = asyncio.get_running_loop()
-        secret = await self._secret()
+        secret = await self._read_secret()
         sender = threading.Thread(
             target=self._send, args=(loop, secret), name="heartbeats", daemon=True
         )
@@ -79,6 +80,13 @@ class HeartbeatThread:
                 await asyncio.sleep(self._interval_s / 2)
         finally:
             self._stop.set()
+
+    async def _read_secret(self) -> bytes:
+        while True:
+            try:
+                return await self._secret()
+            except StoreError:
+                await asyncio.sleep(self._interval_s)  # nobody can be told that we are there
 
     # In the thread.
 

@@ -239,6 +239,36 @@ def test_a_second_process_of_a_running_node_is_refused_by_the_controller() -> No
     run(body)
 
 
+def test_brokers_find_each_other_at_the_listener_that_is_for_that() -> None:
+    async def body(fleet: Fleet) -> None:
+        for number in (1, 2):
+            await fleet.start(
+                number,
+                listeners=f"PLAINTEXT://h{number}:9092@elsewhere:1,INNER://h{number}:9093",
+                inter_broker_listener_name="INNER",
+            )
+        await fleet.topic(through=2)
+        assert sorted(fleet.leaders(2)) == [1, 1, 1, 2, 2, 2]
+        with pytest.raises(StartRefused, match="there is no listener OUTER"):
+            await fleet.start(3, inter_broker_listener_name="OUTER")
+
+    run(body)
+
+
+def test_a_controller_that_is_not_reached_is_named_and_the_bucket_tells_meanwhile(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def body(fleet: Fleet) -> None:
+        await three(fleet)
+        fleet.network.kill(fleet.names[1])  # its ports and connections, and nothing else
+        await start_on(fleet.names[1], fleet.node(1).controller.create_topics([NewTopic("t", 6)]))
+        known = lambda: "t" in fleet.node(3).controller.image.topics  # noqa: E731
+        assert await fleet.until(known, 5) < SESSION_TIMEOUT_S
+
+    run(body)
+    assert "node 1, which decides, is not reached at h1:9092" in caplog.text
+
+
 def test_without_a_node_id_the_lowest_free_one_is_given() -> None:
     async def body(fleet: Fleet) -> None:
         await fleet.start(1)
