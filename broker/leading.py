@@ -41,6 +41,8 @@ from .partition.partitions import Partitions
 log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
+# A change of leaders takes a few requests to the store; clients wait for one that takes longer.
+LED_ON_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Leading:
         self._settled = asyncio.Event()
         self._open: dict[int, tuple[Partition, int]] = {}
         self._unreported: dict[int, int] = {}
+        self._led_on_until = float("-inf")
         self._loading = GroupLoading(groups, confirmation.confirm)
         controller.subscribe(self._image_changed)
         partitions.set_image(controller.image)
@@ -101,6 +104,15 @@ class Leading:
         if old.topics is not new.topics or old.moves is not new.moves:
             self._settled.clear()
             self._changed.set()
+            self._led_on_until = asyncio.get_running_loop().time() + LED_ON_S
+
+    async def led_on(self) -> None:
+        """Until leaders that change now have changed; at most so long after the last change."""
+        try:
+            async with asyncio.timeout_at(self._led_on_until):
+                await self._settled.wait()
+        except TimeoutError:
+            pass
 
     async def settled(self) -> None:
         """Until what the image asks for is open, or a few seconds have passed."""

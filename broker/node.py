@@ -301,6 +301,7 @@ class Node:
             now_ms=env.now_ms,
             rng=env.rng,
             settled=leading.settled,
+            led_on=leading.led_on,
         )
         self._dispatcher = Dispatcher(services, HANDLERS)
         register_metrics(self)

@@ -30,7 +30,8 @@ class Services:
 
     now_ms: wall clock, Unix milliseconds. settled: returns when the partitions that the image
     gives this broker are open, so that who was told of a new topic can use it at once; it gives
-    up after a few seconds, since the topic exists all the same.
+    up after a few seconds, since the topic exists all the same. led_on: the same for requests that
+    came between two leaders of a partition; it gives up soon, since they hold up those after them.
     """
 
     config: BrokerConfig
@@ -46,6 +47,7 @@ class Services:
     now_ms: Callable[[], int]
     rng: random.Random
     settled: Callable[[], Awaitable[None]]
+    led_on: Callable[[], Awaitable[None]]
 
     def topic_config(self, topic: TopicImage) -> TopicConfig:
         """What holds for a topic now."""
