@@ -3,18 +3,19 @@
 nobody decides yet, or this node id does   it may own a term at once (its predecessor is dead,
                                            or is asked by the election itself)
 another one decides, and answers           registered by it
-it does not answer, nor anybody else lives a term at once: there is nobody to wait for
-it does not answer, others are registered  they may succeed it: after the session time-out
-                                           without a new record this process does
+its address refuses, nobody else lives     a term at once: there is nobody to wait for
+it does not answer                         it may be busy, or others may succeed it: after the
+                                           session time-out without a new record this process does
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from random import Random
 
+from broker.controller.election import Answers
 from broker.controller.membership import Identity, StartRefused
 from broker.controller.registration import new_token
 from objectstore.errors import StoreError
@@ -36,6 +37,7 @@ REGISTER_TIMEOUT_S = 10.0
 class Joining:
     """One process's attempts to be registered by the controller.
 
+    is_gone: whether a broker's address refuses connections. answers: whether it serves clients.
     joined: what came of it, and the log as it was read before; None: not (yet) registered.
     waited: the last attempt did, so the next one may come at once.
     """
@@ -45,12 +47,17 @@ class Joining:
         identity: Identity,
         peers: Peers,
         address: Callable[[BrokerRegistration], Endpoint | None],
+        is_gone: Callable[[BrokerRegistration], Awaitable[bool]],
+        answers: Answers,
         session_timeout_s: float,
         rng: Random,
     ) -> None:
         self._identity = identity
         self._peers = peers
         self._address = address
+        self._is_gone = is_gone
+        self._answers = answers
+        self._other_answers = False
         self._session_timeout_s = session_timeout_s
         self._token = new_token(rng)
         self._seen = BEFORE_ALL
@@ -73,9 +80,19 @@ class Joining:
             if registered is not None:
                 self.joined = registered, loaded
                 return True
-        if all(one is holder for one in image.live_brokers()):
+        if all(one is holder for one in image.live_brokers()) and (
+            holder is None or holder.fenced or await self._is_dead(holder, image.cluster_id)
+        ):
             return False
         return await self._wait(image.position)
+
+    async def _is_dead(self, holder: BrokerRegistration, cluster_id: str) -> bool:
+        """One that answers, and decides nothing, is another process at that address, and may well
+        be this one: then it does not serve clients either.
+        """
+        if self._other_answers:
+            return not await self._answers(holder, cluster_id)
+        return await self._is_gone(holder)
 
     async def _register(self, holder: BrokerRegistration) -> Registered | None:
         where = self._address(holder)
@@ -103,6 +120,7 @@ class Joining:
             finally:
                 channel.close()
         except (OSError, TimeoutError, KafkaError, StoreError) as error:
+            self._other_answers = isinstance(error, KafkaError)
             log.info(
                 "node %d, which decides here, does not register us: %s",
                 holder.node_id,

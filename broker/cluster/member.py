@@ -176,7 +176,13 @@ class Member(Place):
         """
         around = self._around
         joining = Joining(
-            self._identity, around.peers, around.address, self._times.session_timeout_s, around.rng
+            self._identity,
+            around.peers,
+            around.address,
+            around.is_gone,
+            around.answers,
+            self._times.session_timeout_s,
+            around.rng,
         )
         while not await self._win(joining=joining):
             if joining.joined is not None:
@@ -208,6 +214,7 @@ class Member(Place):
             now_ms=self._around.now_ms,
             rng=self._around.rng,
             elsewhere=joining,
+            is_gone=self._around.is_gone,
             standing=standing,
             loaded=None if following is None else following.loaded,
             on_trouble=self._on_trouble,

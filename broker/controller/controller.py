@@ -27,7 +27,7 @@ from wal.seal import LogEnd, end_log
 from . import topics as t
 from .balance import Balance
 from .denial import is_definite, stop_when_denied
-from .election import Answers, CheckStore, Election, Elsewhere, Standing
+from .election import Answers, CheckStore, Election, Elsewhere, IsGone, Standing
 from .failover import Recover, Recovered, plan_end
 from .membership import Identity
 from .moves import MoveWatch, plan_cancel, plan_handed_over, plan_moves
@@ -68,6 +68,7 @@ class Controller(Term):
         now_ms: Callable[[], int],
         rng: Random,
         elsewhere: Elsewhere | None = None,
+        is_gone: IsGone | None = None,
         standing: Standing | None = None,
         loaded: Loaded | None = None,
         on_trouble: Callable[[StoreError | None], None] | None = None,
@@ -82,6 +83,7 @@ class Controller(Term):
             answers=answers,
             check_store=check_store,
             elsewhere=elsewhere,
+            is_gone=is_gone,
             standing=standing,
             loaded=loaded,
         )

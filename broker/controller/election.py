@@ -60,6 +60,8 @@ Answers = Callable[[BrokerRegistration, str], Awaitable[bool]]
 CheckStore = Callable[[], Awaitable[None]]
 # Whether another process decides, so that the term that was read must not be ended.
 Elsewhere = Callable[[Loaded], Awaitable[bool]]
+# Whether a broker's address refuses connections.
+IsGone = Callable[[BrokerRegistration], Awaitable[bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,8 @@ class Election:
     """One process's attempts to own a term.
 
     answers: asks a registered broker, with the cluster id, whether it is there. check_store: the
-    test of conditional creates; raises UnsuitableStore. elsewhere: see there; None: not asked.
-    standing, loaded: of a process that is registered already, and what it has read of the log.
+    test of conditional creates; raises UnsuitableStore. elsewhere, is_gone: see there; None: not
+    asked. standing, loaded: of a process that is registered already, and what it has read.
     """
 
     def __init__(
@@ -107,10 +109,12 @@ class Election:
         answers: Answers,
         check_store: CheckStore,
         elsewhere: Elsewhere | None = None,
+        is_gone: IsGone | None = None,
         standing: Standing | None = None,
         loaded: Loaded | None = None,
     ) -> None:
         self._store = store
+        self._is_gone = is_gone
         self._elsewhere = elsewhere
         self._standing = standing
         self._loaded = loaded
@@ -210,11 +214,21 @@ class Election:
             *(self._answers(broker, image.cluster_id) for broker in asked)
         )
         self._answering = [one for one, there in zip(asked, answers, strict=True) if there]
-        self._silent = {
-            one.incarnation for one, there in zip(asked, answers, strict=True) if not there
-        }
+        silent = [one for one, there in zip(asked, answers, strict=True) if not there]
+        self._silent = {one.incarnation for one in silent if await self._is_lost(image, one)}
         node_ids = [broker.node_id for broker in self._answering]
         return choose_node_id(image.brokers, self._identity, node_ids)
+
+    async def _is_lost(self, image: MetadataImage, broker: BrokerRegistration) -> bool:
+        """Of one that did not answer: whether it is fenced for that. One question is little to go
+        by, on a busy machine; but the controller was asked for longer before it came to this.
+        """
+        if self._is_gone is None:
+            return True
+        holder = image.holder
+        return (holder is not None and holder.process == broker.process) or (
+            await self._is_gone(broker)
+        )
 
     def _process(self, node_id: int) -> bytes:
         return process_name(node_id, self._identity.listeners, self._rng.randbytes(16))

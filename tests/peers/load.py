@@ -119,6 +119,20 @@ class NumberedLoad(threading.Thread):
             assert numbers == list(range(len(numbers))), f"doubled or missing in {partition}"
 
 
+def _watermarks(consumer: Any, place: Any, deadline: float) -> tuple[int, int]:
+    """librdkafka gives this one question's error to its caller, also where the leader has moved."""
+    from confluent_kafka import KafkaException
+
+    while True:
+        try:
+            found = consumer.get_watermark_offsets(place, timeout=deadline - time.monotonic())
+            return found[0], found[1]
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            consumer.list_topics(place.topic, timeout=10)
+
+
 def read_all(
     bootstrap: str, topic: str, partitions: int = PARTITIONS, timeout_s: float = 40.0
 ) -> dict[int, dict[int, bytes]]:
@@ -139,7 +153,7 @@ def read_all(
     try:
         for partition in range(partitions):
             place = TopicPartition(topic, partition, 0)
-            low, high = consumer.get_watermark_offsets(place, timeout=timeout_s)
+            low, high = _watermarks(consumer, place, deadline)
             found[partition] = {}
             consumer.assign([TopicPartition(topic, partition, low)])
             while len(found[partition]) < high - low:

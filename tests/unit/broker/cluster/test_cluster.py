@@ -239,6 +239,26 @@ def test_a_second_process_of_a_running_node_is_refused_by_the_controller() -> No
     run(body)
 
 
+@pytest.mark.parametrize(
+    "listeners", ["A://h1:9092", "A://h1:9092@nowhere:1", "A://h1:9092@h1b:9093,B://h1b:9093"]
+)
+def test_a_broker_alone_that_comes_back_at_its_address_waits_for_nobody(listeners: str) -> None:
+    async def body(fleet: Fleet) -> None:
+        settings = {"listeners": listeners}
+        first = await fleet.start(1, **settings)
+        fleet.crash(1)
+        began = fleet.loop.time()
+        environment = replace(first.environment, network=fleet.network.at("h1"))
+        sets = [f"{key}={value}" for key, value in settings.items()]
+        node = Node(load(sets=sets).config, environment)
+        await start_on("again", node.start())
+        assert node.controller.node_id == 1
+        assert fleet.loop.time() - began < SESSION_TIMEOUT_S
+        await start_on("again", node.abort())
+
+    run(body)
+
+
 def test_brokers_find_each_other_at_the_listener_that_is_for_that() -> None:
     async def body(fleet: Fleet) -> None:
         for number in (1, 2):
