@@ -121,14 +121,15 @@ class NumberedLoad(threading.Thread):
 
 def _watermarks(consumer: Any, place: Any, deadline: float) -> tuple[int, int]:
     """librdkafka gives this one question's error to its caller, also where the leader has moved."""
-    from confluent_kafka import KafkaException
+    from confluent_kafka import KafkaError, KafkaException
 
     while True:
         try:
             found = consumer.get_watermark_offsets(place, timeout=deadline - time.monotonic())
             return found[0], found[1]
         except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > deadline:
+            moved = error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION
+            if not moved or time.monotonic() > deadline:
                 raise
             consumer.list_topics(place.topic, timeout=10)
 
