@@ -25,6 +25,8 @@ class Routed(Client):
     """target: (topic, partition) that is wanted, a group's name, or None for any broker."""
 
     target: tuple[Topic, int] | str | None = None
+    # Of a host: what is asked of the controller through it is answered by the controller.
+    replaced = False
 
     async def connected(self) -> Connection:
         while self.connection is None or self.connection.lost:
