@@ -18,6 +18,7 @@ import msgspec
 from objectstore.errors import Corrupt
 
 from . import records as r
+from .features import HEADWATER_VERSION, SUPPORTED_LEVEL
 from .image import (
     BrokerRegistration,
     End,
@@ -368,6 +369,11 @@ def _producer_ids_allocated(
 def _feature_level_set(
     image: MetadataImage, record: r.FeatureLevelSet, at: r.Position
 ) -> MetadataImage:
+    if record.name == HEADWATER_VERSION and record.level > SUPPORTED_LEVEL:
+        raise Corrupt(
+            f"metadata record {at}: the cluster's level is {record.level}, this version reads "
+            f"up to {SUPPORTED_LEVEL}; start a newer version"
+        )
     if record.level == 0:
         return changed(image, features=image.features.without(record.name))
     return changed(image, features=image.features.set(record.name, record.level))

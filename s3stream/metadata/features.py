@@ -5,7 +5,8 @@
         `draining-set`, the control records `handed-over` and `received`, snapshots of format 2
 
 A cluster is born at the highest level that its first process knows. An older one is raised by its
-operator (`kafka-features`), and not before every live broker has registered to read the level.
+operator (`kafka-features`), and not before every live broker has registered to read the level. A
+process that meets a higher one stops: what comes after it may be of a kind that it does not know.
 """
 
 from __future__ import annotations

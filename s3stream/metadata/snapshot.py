@@ -20,7 +20,7 @@ from objectstore.store import ObjectStore
 from wal.format import Kind, compose_blob, read_blob
 from wal.keys import SNAPSHOT_PREFIX, parse_snapshot_key, snapshot_key
 
-from .features import may_move
+from .features import FIRST_LEVEL, HEADWATER_VERSION, SUPPORTED_LEVEL, may_move
 from .image import (
     BrokerRegistration,
     Handoff,
@@ -129,6 +129,12 @@ def decode_image(data: bytes | memoryview, where: str) -> MetadataImage:
         body = _decoder.decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
         raise Corrupt(f"{where}: unreadable metadata snapshot: {error}") from error
+    level = body.features.get(HEADWATER_VERSION, FIRST_LEVEL)
+    if level > SUPPORTED_LEVEL:
+        raise Corrupt(
+            f"{where}: the cluster's level is {level}, this version reads up to {SUPPORTED_LEVEL}; "
+            "start a newer version"
+        )
     return MetadataImage(
         cluster_id=body.cluster_id,
         window=body.window,
