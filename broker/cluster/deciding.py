@@ -6,6 +6,7 @@ Asked while this process owns no term, all of it is answered by NOT_CONTROLLER.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ class Deciding:
                 self._garbage_of[heartbeat.incarnation] = heartbeat.garbage
                 self._garbage()
         age_s = asyncio.get_running_loop().time() - controller.last_confirmed_at
-        confirmed_ms = round(age_s * 1000) if age_s < 3600 else -1
+        confirmed_ms = math.ceil(age_s * 1000) if age_s < 3600 else -1
         return m.HeartbeatBack(controller.term, confirmed_ms, known)
 
 
