@@ -37,7 +37,7 @@ from s3stream.refs import ObjectRange, ObjectRef
 from wal.format import LargeBatchRef
 
 FOLDER = Path(__file__).parent / "streams_v1"
-FOLDER_2 = Path(__file__).parent / "streams_v2"
+FOLDER_MOVES = Path(__file__).parent / "streams_moves"
 
 
 def numbered(first: int) -> bytes:
@@ -93,7 +93,7 @@ CONTROLS: list[Control] = [
 ]
 
 # What level 2 of the cluster added; who does not know it stops at it.
-CONTROLS_2: list[Control] = [
+CONTROLS_OF_MOVES: list[Control] = [
     HandedOver(3, [(7, 0), (42, 160)], b"entries"),
     Received([OpenedStream(42, 7, (3, 19, 0))], 1, 3, BLOB),
 ]
@@ -104,8 +104,8 @@ def build() -> dict[str, bytes]:
     return {"entries.bin": encode_entries(entries(), gone=[3, 5]), **_encoded(CONTROLS)}
 
 
-def build_2() -> dict[str, bytes]:
-    return _encoded(CONTROLS_2)
+def build_moves() -> dict[str, bytes]:
+    return _encoded(CONTROLS_OF_MOVES)
 
 
 def _encoded(controls: list[Control]) -> dict[str, bytes]:
@@ -113,7 +113,7 @@ def _encoded(controls: list[Control]) -> dict[str, bytes]:
 
 
 if __name__ == "__main__":
-    for folder, files in ((FOLDER, build()), (FOLDER_2, build_2())):
+    for folder, files in ((FOLDER, build()), (FOLDER_MOVES, build_moves())):
         folder.mkdir(exist_ok=True)
         for name, data in files.items():
             (folder / name).write_bytes(data)

@@ -8,18 +8,18 @@ from s3stream.control import Control, decode_control
 from s3stream.index_pages import decode_entries
 from tests.golden.make_streams import (
     CONTROLS,
-    CONTROLS_2,
+    CONTROLS_OF_MOVES,
     FOLDER,
-    FOLDER_2,
+    FOLDER_MOVES,
     build,
-    build_2,
+    build_moves,
     entries,
 )
 
 
 def test_todays_code_writes_the_same_bytes() -> None:
     assert {path.name: path.read_bytes() for path in FOLDER.iterdir()} == build()
-    assert {path.name: path.read_bytes() for path in FOLDER_2.iterdir()} == build_2()
+    assert {path.name: path.read_bytes() for path in FOLDER_MOVES.iterdir()} == build_moves()
 
 
 def test_entries_of_v1_are_read() -> None:
@@ -32,7 +32,7 @@ def test_control_records_of_v1_are_read(record: Control) -> None:
     assert decode_control(data, "k") == record
 
 
-@pytest.mark.parametrize("record", CONTROLS_2, ids=lambda one: type(one).__name__)
-def test_control_records_of_v2_are_read(record: Control) -> None:
-    data = (FOLDER_2 / f"{type(record).__name__.lower()}.bin").read_bytes()
+@pytest.mark.parametrize("record", CONTROLS_OF_MOVES, ids=lambda one: type(one).__name__)
+def test_control_records_of_moves_are_read(record: Control) -> None:
+    data = (FOLDER_MOVES / f"{type(record).__name__.lower()}.bin").read_bytes()
     assert decode_control(data, "k") == record
