@@ -225,6 +225,9 @@ class MoveWatch:
 
     async def _cancel_what_is_over(self, now: float) -> None:
         late = [number for number, due_at in self._due_at.items() if due_at <= now]
+        for number in late:
+            # Its end may be decided, and wait for the store: then there is nothing to cancel.
+            self._due_at[number] = now + self._timeout_s
         cancelled = plan_cancel(self._planned(), sorted({*late, *self._without_purpose}))
         if cancelled:
             for number in late:

@@ -28,6 +28,7 @@ from objectstore.wrappers.retry import PATIENT, RetryStore
 from protocol import record_batch
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata import records as r
+from s3stream.metadata.apply import apply
 from s3stream.metadata.features import HEADWATER_VERSION
 from s3stream.metadata.image import IncarnationState, MetadataImage
 from s3stream.metadata.records import BlobRef, Position
@@ -491,6 +492,23 @@ def test_the_next_controller_finishes_what_is_pending(closed: bool) -> None:
             source.leading._image_changed(MetadataImage(), cluster.image)
         await cluster.check()
         assert cluster.leader_of(0) == target
+
+    play(body)
+
+
+def test_a_move_whose_end_waits_for_the_store_is_not_cancelled_in_a_busy_loop() -> None:
+    async def body(cluster: Cluster) -> None:
+        watch = cluster.controller._moves
+        old = cluster.leader_of(0)
+        cluster.members[old].seat.reports_lost = True
+        (number,) = await cluster.move(other_than(cluster, old), 0)
+        planned = cluster.controller.planned()
+        ended = apply(planned, r.MoveCancelled(number), Position(9, 9, 9))
+        # As if the record of its end were on its way, and the store away for a minute.
+        with patch.object(watch, "_planned", lambda: ended):
+            await asyncio.sleep(60)
+        assert number in cluster.image.moves
+        cluster.members[old].seat.reports_lost = False
 
     play(body)
 
