@@ -8,7 +8,7 @@ SEEDS ?= 100
 # They take the whole machine, and what runs beside them would wait too long.
 CROWDS := tests/peers/test_hostile_sockets.py tests/peers/test_memory_bound.py
 
-.PHONY: help install install-dev run test test-peers lint format types bench simulate planted model lock clean
+.PHONY: help install install-dev run test test-peers lint format types bench simulate simulate-cluster planted model lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -52,6 +52,9 @@ bench: install-dev ## the benchmark table (see bench/README.md)
 
 simulate: install-dev ## whole brokers under faults: make simulate SEEDS=1000; PLACES=no for seeds alone
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(filter no,$(PLACES)),--no-places)
+
+simulate-cluster: install-dev ## the same with several brokers at a time: make simulate-cluster SEEDS=1000
+	@$(BIN)/python -m tests.simulation --brokers --seeds $(SEEDS)
 
 planted: install-dev ## each planted bug is found by the simulation
 	@$(BIN)/python -W ignore -m tests.planted

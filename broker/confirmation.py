@@ -2,11 +2,14 @@
 
 A log object of ours that became durable, sent within the session time-out, confirms; else one GET
 of the log's next sequence does, when a client asks (PROTOCOL 10). An idle broker asks nothing.
+A heartbeat that was answered by a controller which was confirmed itself, by its own term's log,
+confirms as of that.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from objectstore.errors import StoreUnavailable
@@ -21,15 +24,25 @@ PATIENCE_S = 5.0
 
 
 class Confirmation:
-    """session_timeout_s: for how long a confirmation holds (`broker.session.timeout.ms`)."""
+    """session_timeout_s: for how long a confirmation holds (`broker.session.timeout.ms`).
 
-    def __init__(self, storage: StreamStorage, session_timeout_s: float) -> None:
+    heard_at: loop time as of which a confirmed controller had not fenced this broker.
+    """
+
+    def __init__(
+        self,
+        storage: StreamStorage,
+        session_timeout_s: float,
+        heard_at: Callable[[], float] = lambda: float("-inf"),
+    ) -> None:
         self._storage = storage
         self._session_timeout_s = session_timeout_s
+        self._heard_at = heard_at
 
     def is_confirmed(self) -> bool:
         now = asyncio.get_running_loop().time()
-        return now - self._storage.wal.last_confirmed_at < self._session_timeout_s
+        confirmed_at = max(self._storage.wal.last_confirmed_at, self._heard_at())
+        return now - confirmed_at < self._session_timeout_s
 
     async def confirm(self, patience_s: float = PATIENCE_S) -> None:
         """Return at once, or after one request, if this process still leads what it led.

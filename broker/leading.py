@@ -2,7 +2,9 @@
 
 Deciding is the controller's; here its decisions are carried out: streams are opened (one log
 record for all that came together), partitions added, groups loaded, and the opening is reported.
-What fails is tried again; nothing is served before its opening is durable.
+What is to move to another broker is closed at once, handed over by one log record, and let go of
+when its next leader's opening is recorded. What fails is tried again; nothing is served before its
+opening is durable.
 """
 
 from __future__ import annotations
@@ -12,14 +14,18 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from broker.config import BrokerConfig, TopicConfig
-from broker.controller import Controller
+from broker.controller.decisions import Membership
+from broker.controller.moves import moving_from
 from broker.coordinator import OFFSETS_TOPIC, GroupCoordinator
 from objectstore.create import Backoff
 from objectstore.errors import Corrupt, StoreError
 from protocol.errors import KafkaError
+from s3stream.handoff import HandoffRef
 from s3stream.metadata.image import MetadataImage, PartitionImage, TopicImage
+from s3stream.metadata.records import BlobRef
 from s3stream.node_log import StreamStorage
 from s3stream.registry import StreamRegistry
 from s3stream.stream import Stream
@@ -35,6 +41,8 @@ from .partition.partitions import Partitions
 log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
+# A change of leaders takes a few requests to the store; clients wait for one that takes longer.
+LED_ON_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Leading:
 
     def __init__(
         self,
-        controller: Controller,
+        controller: Membership,
         storage: StreamStorage,
         confirmation: Confirmation,
         partitions: Partitions,
@@ -68,6 +76,7 @@ class Leading:
         self._settled = asyncio.Event()
         self._open: dict[int, tuple[Partition, int]] = {}
         self._unreported: dict[int, int] = {}
+        self._led_on_until = float("-inf")
         self._loading = GroupLoading(groups, confirmation.confirm)
         controller.subscribe(self._image_changed)
         partitions.set_image(controller.image)
@@ -87,8 +96,23 @@ class Leading:
                         self._unreported.pop(partition.stream_id, None)
             if deleted:
                 self._loading.topics_deleted(deleted)
+        if old.moves is not new.moves:
+            # At once, and not in the reconciler's turn: the pause of a move begins here.
+            for stream_ids in moving_from(new, self._controller.incarnation).values():
+                for stream_id in stream_ids:
+                    self._close(stream_id)
+        if old.topics is not new.topics or old.moves is not new.moves:
             self._settled.clear()
             self._changed.set()
+            self._led_on_until = asyncio.get_running_loop().time() + LED_ON_S
+
+    async def led_on(self) -> None:
+        """Until leaders that change now have changed; at most so long after the last change."""
+        try:
+            async with asyncio.timeout_at(self._led_on_until):
+                await self._settled.wait()
+        except TimeoutError:
+            pass
 
     async def settled(self) -> None:
         """Until what the image asks for is open, or a few seconds have passed."""
@@ -131,10 +155,13 @@ class Leading:
 
         Raises the first error met, after everything that could be done was done.
         """
-        image = self._controller.image
+        image, incarnation = self._controller.image, self._controller.incarnation
+        moves = moving_from(image, incarnation)
+        moving = {stream_id for stream_ids in moves.values() for stream_id in stream_ids}
         wanted = {
             partition.stream_id: _Wanted(topic, partition)
-            for topic, partition in image.led_by(self._controller.incarnation)
+            for topic, partition in image.led_by(incarnation)
+            if partition.stream_id not in moving
         }
         for stream_id in [s for s in self._open if s not in wanted]:
             self._close(stream_id)
@@ -144,12 +171,13 @@ class Leading:
                 self._close(stream_id)
             elif partition.config.overrides != now.topic.configs:
                 partition.config = TopicConfig(self._config(), now.topic.configs)
+        closed = await self._hand_over(moves)
         held = self._storage.registry.entries
-        gone = sorted(s for s in held if s not in wanted and image.partition_of(s) is None)
+        gone = sorted(s for s in held if s not in wanted and self._may_drop(image, s))
         if gone:
             await self._storage.drop_streams(gone)
         missing = [w for s, w in sorted(wanted.items()) if s not in self._open]
-        trouble = await self._open_all(image, missing)
+        trouble = await self._open_all(image, missing) or closed
         if self._unreported:
             report = sorted(self._unreported.items())
             await self._controller.opened(report)
@@ -159,17 +187,41 @@ class Leading:
         if trouble is not None:
             raise trouble
 
+    async def _hand_over(self, moves: dict[int, list[int]]) -> StoreError | KafkaError | None:
+        """Close what is to move, and say where its next leaders read it. Asked again, say so again:
+        the controller may have changed since.
+        """
+        if not moves:
+            return None
+        try:
+            told = await self._storage.hand_over(moves)
+            for number in sorted(told):
+                await self._controller.handed_over(number, told[number])
+        except (StoreError, KafkaError) as error:
+            return error  # a move that never ends so is cancelled by the controller
+        return None
+
+    def _may_drop(self, image: MetadataImage, stream_id: int) -> bool:
+        """Deleted; or another leads it by now and has its opening recorded."""
+        place = image.partition_of(stream_id)
+        if place is None:
+            return True
+        partition, incarnation = place[1], self._controller.incarnation
+        closed = self._storage.registry.entries[stream_id].closed
+        return closed and incarnation not in (partition.leader, partition.source)
+
     async def _open_all(
         self, image: MetadataImage, missing: list[_Wanted]
     ) -> StoreError | KafkaError | None:
         """Open what each source has, in one log record; a source in trouble stops no other."""
         trouble: StoreError | KafkaError | None = None
-        by_source: dict[int | None, list[_Wanted]] = {}
+        by_source: dict[_Source, list[_Wanted]] = {}
         for wanted in missing:
-            by_source.setdefault(wanted.partition.source, []).append(wanted)
-        for source in sorted(by_source, key=lambda s: -1 if s is None else s):
+            source = _source(image, wanted.partition, self._controller.incarnation)
+            by_source.setdefault(source, []).append(wanted)
+        for source in sorted(by_source):
             group = by_source[source]
-            if source is None:
+            if source.incarnation is None:
                 # Opened empty: only what the image calls new. What we led before is in our log.
                 registry = self._storage.registry
                 lost = [w for w in group if not w.partition.is_new and not _held(w, registry)]
@@ -183,7 +235,7 @@ class Leading:
                         (w.partition.stream_id, w.partition.leader_epoch, w.partition.appointment)
                         for w in group
                     ],
-                    None if source is None else _source(image, source),
+                    source.ref(image),
                 )
             except (StoreError, KafkaError) as error:
                 trouble = trouble or error
@@ -255,9 +307,36 @@ def _held(wanted: _Wanted, registry: StreamRegistry) -> bool:
     return wanted.partition.stream_id in registry
 
 
-def _source(image: MetadataImage, incarnation: int) -> SourceRef:
-    """Where the contents of an ended log are told. Raises Corrupt: the image does not say."""
-    recovery = image.incarnations[incarnation].recovery
-    if recovery is None:
-        raise Corrupt(f"the metadata log names no recovery object of incarnation {incarnation}")
-    return SourceRef(incarnation, recovery)
+class _Source(NamedTuple):
+    """Where a stream's contents are told. incarnation None: in our own log, or it is new.
+
+    move: of the handoff by which a live source told it; -1: its recovery object does.
+    """
+
+    order: int
+    incarnation: int | None
+    move: int = -1
+    contents: BlobRef | None = None
+
+    def ref(self, image: MetadataImage) -> SourceRef | HandoffRef | None:
+        """Raises Corrupt: the image does not say."""
+        if self.incarnation is None:
+            return None
+        if self.contents is not None:
+            return HandoffRef(self.incarnation, self.move, self.contents)
+        recovery = image.incarnations[self.incarnation].recovery
+        if recovery is None:
+            raise Corrupt(
+                f"the metadata log names no recovery object of incarnation {self.incarnation}"
+            )
+        return SourceRef(self.incarnation, recovery)
+
+
+def _source(image: MetadataImage, partition: PartitionImage, ours: int) -> _Source:
+    source = partition.source
+    if source is None or source == ours:
+        return _Source(-1, None)
+    handoff = image.handoffs.get(partition.stream_id)
+    if handoff is not None and handoff.source == source:
+        return _Source(source, source, handoff.move, handoff.contents)
+    return _Source(source, source)

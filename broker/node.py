@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
 
 from broker.api.handlers import HANDLERS
+from broker.cluster.drain import Drain
+from broker.cluster.member import Member
+from broker.cluster.secret import Secret
+from broker.cluster.serving import PeerServer
+from broker.cluster.wire import is_internal
 from broker.config import BrokerConfig
-from broker.controller import Controller, Identity, Recovered, TopicDefaults
-from broker.controller.answering import STARTING_CLIENT_ID, broker_answers
+from broker.controller import TopicDefaults
+from broker.controller.answering import STARTING_CLIENT_ID
 from broker.controller.denial import Denial, is_definite
-from broker.coordinator import GroupConfig, GroupCoordinator
+from broker.coordinator import GroupCoordinator
 from objectstore.create import Backoff
 from objectstore.errors import (
     AccessDenied,
@@ -36,35 +37,28 @@ from objectstore.errors import (
     StoreUnavailable,
     Throttled,
 )
-from objectstore.layers import LayeredStore
-from objectstore.probe import check_conditional_create
-from objectstore.settings import StoreSettings
-from objectstore.store import ObjectStore
-from objectstore.wrappers.meter import MeterStore, RequestMeter
 from objectstore.wrappers.priority import Priority
-from objectstore.wrappers.retry import PATIENT, RetryStore
-from protocol.errors import KafkaError
+from protocol.errors import ErrorCode, KafkaError
 from protocol.header import decode_request_header
 from s3stream.block_cache import BlockCache
 from s3stream.disk_cache import DiskCache
-from s3stream.metadata.image import BrokerRegistration, IncarnationState, MetadataImage
-from s3stream.metadata.records import Endpoint, Position
+from s3stream.metadata.image import MetadataImage
 from s3stream.node_log import StreamStorage
-from s3stream.takeover import recover, write_recovery_object
 from wal.errors import Fenced, HoleInLog, LogError, TrimmedAway
-from wal.keys import parse_data_key
-from wal.seal import LogEnd
 
 from .config_rules import BrokerConfigRules
 from .confirmation import Confirmation
 from .connection import Connection, ConnectionLimits
 from .dispatch import Dispatcher
+from .environment import Environment
+from .failovers import Failovers
 from .leading import Leading
 from .maintenance import Maintenance
 from .memory_pool import request_memory
 from .metrics import BrokerMetrics
-from .network import Network
+from .node_member import new_member
 from .node_metrics import register_metrics
+from .node_settings import by_priority, group_config
 from .outcome import CloseConnection, Outcome
 from .partition.fetch_session import FetchSessions
 from .partition.partitions import Partitions
@@ -78,31 +72,10 @@ from .upkeep import Upkeep, merge_runner
 
 log = logging.getLogger(__name__)
 
+MOVE_AWAY_S = 10.0
 DRAIN_S = 3.0
+LEAVE_S = 1.0
 CONFIRM_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """What a node takes from outside.
-
-    store_name: driver and endpoint, as the probe is kept by. billed: the store charges for
-    requests. cache_dir: None for no disk cache. merge_uri, merge_settings: of the same store, for
-    the process in which history is merged; None: it is merged in this one. on_request: called for
-    each one, before it is handled.
-    """
-
-    store: ObjectStore
-    store_name: str
-    network: Network
-    now_ms: Callable[[], int]
-    rng: random.Random
-    executor: Executor | None = None
-    cache_dir: Path | None = None
-    billed: bool = False
-    merge_uri: str | None = None
-    merge_settings: StoreSettings | None = None
-    on_request: Callable[[], None] | None = None
 
 
 class Node:
@@ -112,7 +85,7 @@ class Node:
         self.config = config
         self.environment = environment
         self.metrics = BrokerMetrics()
-        self._stores, self.meter = _by_priority(environment.store)
+        self._stores, self.meter = by_priority(environment.store)
         self.trouble = Trouble()
         self._denial = Denial()
         self.store = self._stores[Priority.READ]
@@ -136,20 +109,22 @@ class Node:
         self._ports: dict[str, int] = {}
         self._dispatcher: Dispatcher | None = None
         self._services: Services | None = None
-        self._controller: Controller | None = None
+        self._controller: Member | None = None
         self._storage: StreamStorage | None = None
         self._block_cache: BlockCache | None = None
         self._leading: Leading | None = None
         self._maintenance: Maintenance | None = None
         self._upkeep: Upkeep | None = None
         self._upkeep_task: asyncio.Task[None] | None = None
-        self._recovery_numbers: list[int] = []
+        self._peers: PeerServer | None = None
+        self._failovers: Failovers | None = None
+        self._failover_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     # -- what tests and tools look at
 
     @property
-    def controller(self) -> Controller:
+    def controller(self) -> Member:
         assert self._controller is not None, "not started"
         return self._controller
 
@@ -174,6 +149,11 @@ class Node:
         return self._upkeep
 
     @property
+    def is_member(self) -> bool:
+        """It was given a node id and an incarnation."""
+        return self._controller is not None and self._controller.is_registered
+
+    @property
     def is_ready(self) -> bool:
         """Serves clients, and can acknowledge a write as far as is known."""
         return self._serving.is_set() and not self.trouble.reasons
@@ -182,6 +162,11 @@ class Node:
 
     async def handle(self, connection: Connection, frame: memoryview) -> Outcome:
         """See connection.Handler: a request that comes before its time waits."""
+        if is_internal(frame):
+            # Before we serve clients too: who owns a term is asked from then on.
+            if self._peers is None:
+                raise CloseConnection("not a member yet")
+            return await self._peers.handle(connection, frame)
         if not self._serving.is_set():
             if decode_request_header(frame).client_id == STARTING_CLIENT_ID:
                 # Perhaps our own question, at an address that we were given by another name.
@@ -240,23 +225,20 @@ class Node:
             [ListenAddress(one.name, one.bind.host, one.bind.port) for one in config.listeners]
         )
         self._ports = ports
-        self._controller = controller = Controller(
-            self._stores[Priority.WAL],
-            Identity(
-                node_id=config.optional_int("node.id"),
-                take_over=config.flag("take.over"),
-                listeners=advertised(config, ports),
-                store=env.store_name,
-                wal_window=config.int("wal.window"),
-                rack=config.optional_text("broker.rack"),
-                address_http=config.optional_text("http"),
-            ),
+        secret = Secret(self.store)
+        self._peers = PeerServer(secret, env.rng)
+        self._controller = controller = new_member(
+            self.config,
+            env,
+            ports,
+            secret,
+            self._peers,
+            store=self._stores[Priority.WAL],
+            probed=self.store,
             rules=BrokerConfigRules(lambda: self.config),
             defaults=self._topic_defaults,
-            answers=self._answers,
-            check_store=lambda: check_conditional_create(self.store, env.rng),
-            now_ms=env.now_ms,
-            rng=env.rng,
+            upkeep=lambda: self._upkeep,
+            term_won=self._term_won,
             on_trouble=lambda error: self.trouble.tell("the metadata log", error),
         )
         await controller.start()
@@ -280,9 +262,18 @@ class Node:
             on_upload_trouble=lambda error: self._met("data objects", error, blocks=False),
         )
         self._spawn(storage.run(), "storage")
-        confirmation = Confirmation(storage, config.int("broker.session.timeout.ms") / 1000)
-        await controller.finish_failovers(self._recover)
-        storage.numbers.settle(self._recovery_numbers)  # named by durable records, or given up
+        confirmation = Confirmation(
+            storage,
+            config.int("broker.session.timeout.ms") / 1000,
+            heard_at=lambda: controller.confirmed_at,
+        )
+        self._failovers = failovers = Failovers(
+            controller, storage, self._stores[Priority.WAL], env.rng
+        )
+        await failovers.finish()
+        controller.subscribe(failovers.image_changed)
+        self._spawn(failovers.run(), "failovers")
+        self._failover_task = self._tasks[-1]
         self._leading = leading = Leading(
             controller,
             storage,
@@ -314,13 +305,14 @@ class Node:
             now_ms=env.now_ms,
             rng=env.rng,
             settled=leading.settled,
+            led_on=leading.led_on,
         )
         self._dispatcher = Dispatcher(services, HANDLERS)
         register_metrics(self)
         raise_first(self._tasks)
         self._serving.set()
 
-    async def _open_disk_cache(self, controller: Controller) -> DiskCache | None:
+    async def _open_disk_cache(self, controller: Member) -> DiskCache | None:
         env, size_bytes = self.environment, self.config.int("cache.disk.bytes")
         if env.cache_dir is None or not size_bytes:
             return None
@@ -346,6 +338,12 @@ class Node:
             except (Throttled, StoreUnavailable) as error:
                 log.warning("opening partitions waits for the store: %s", error)
                 await asyncio.sleep(backoff.next_s())
+            except KafkaError as error:
+                if error.code is not ErrorCode.REQUEST_TIMED_OUT:
+                    raise
+                # Nobody decides at the moment: what is open is served, and reported later.
+                log.warning("openings are not reported yet: %s", error)
+                return
             except Corrupt:
                 # Of some partitions only; the others are served, and these are tried again.
                 log.exception("some partitions cannot be opened")
@@ -353,7 +351,7 @@ class Node:
             else:
                 return
 
-    def _start_upkeep(self, controller: Controller, storage: StreamStorage) -> None:
+    def _start_upkeep(self, controller: Member, storage: StreamStorage) -> None:
         env = self.environment
         store = self._stores[Priority.COMPACTION]
         self._upkeep = upkeep = Upkeep(
@@ -376,26 +374,12 @@ class Node:
             self.config.int("num.partitions"), self.config.int("default.replication.factor")
         )
 
-    async def _answers(self, broker: BrokerRegistration, cluster_id: str) -> bool:
-        # An address that we hold ourselves cannot be the old broker's. One that we are only to
-        # advertise may still lead to it: two machines with the same settings.
-        ours = {(one.bind.host, self._ports[one.name]) for one in self.config.listeners}
-        others = [e for e in broker.listeners if (e.host, e.port) not in ours]
-        return await broker_answers(self.environment.network, others, cluster_id)
-
-    async def _recover(self, state: IncarnationState, ended: LogEnd) -> Recovered:
-        """Read an ended log once and write down what it held."""
-        # Hundreds of reads; one that fails must not make all of them begin again.
-        store = RetryStore(self._stores[Priority.WAL], self.environment.rng, PATIENT)
-        recovered = await recover(store, state.incarnation, ended.end)
-        entries = recovered.entries
-        if not entries:
-            return Recovered({}, None)
-        blobs = await write_recovery_object(recovered, self.storage.object_writer)
-        made = (parse_data_key(blob.key) for blob in blobs)
-        self._recovery_numbers += [one[1] for one in made if one is not None]
-        opened = {one: Position(*entries[one].appointment) for one in sorted(entries)}
-        return Recovered(opened, blobs[0])
+    def _term_won(self) -> None:
+        """This process decides now: what the one before left unfinished, or undeleted."""
+        if self._upkeep is not None:
+            self._upkeep.rounds.wanted()
+        if self._failovers is not None:
+            self._failovers.wanted()
 
     def _met(self, part: str, error: StoreError | None, *, blocks: bool = True) -> None:
         self._denial.note(part, error)
@@ -429,11 +413,18 @@ class Node:
         raise AssertionError(f"ended by themselves: {ended}")
 
     async def close(self, deadline_s: float = 6.0) -> None:
-        """Answer what was received, make it durable, leave a short log behind."""
+        """Move what is led here to the others, where there are any; answer what was received, make
+        it durable, leave a short log behind.
+
+        deadline_s: of what comes after the moves, which have a time of their own.
+        """
+        if self._serving.is_set() and self._controller is not None:
+            await Drain(self._controller).run(MOVE_AWAY_S)
         loop = asyncio.get_running_loop()
         end = loop.time() + deadline_s
-        if self._upkeep_task is not None:
-            self._upkeep_task.cancel()  # a merge is not worth waiting for
+        for task in (self._upkeep_task, self._failover_task):
+            if task is not None:
+                task.cancel()  # a merge is not worth waiting for; another ends what is begun
         await self.server.drain(min(DRAIN_S, deadline_s / 2))
         self.groups.close()
         if self._leading is not None:
@@ -444,6 +435,8 @@ class Node:
             except (StoreError, LogError) as error:
                 log.warning("the log is left for recovery at the next start: %s", error)
         if self._controller is not None:
+            if self._controller.is_registered:
+                await self._controller.leave(min(LEAVE_S, max(end - loop.time(), 0.1)))
             await self._controller.close(max(end - loop.time(), 0.1))
         await self.abort()
 
@@ -477,40 +470,3 @@ def raise_first(tasks: Sequence[asyncio.Task[None]]) -> None:
     errors = [error for task in ended if (error := task.exception()) is not None]
     for error in sorted(errors, key=lambda error: not isinstance(error, Fenced)):
         raise error
-
-
-def _by_priority(store: ObjectStore) -> tuple[dict[Priority, ObjectStore], RequestMeter]:
-    """The store for each class of requests, and what counts them all.
-
-    A store without layers is the same for all classes.
-    """
-    if isinstance(store, LayeredStore):
-        return {one: store.at(one) for one in Priority}, store.meter
-    metered = MeterStore(store, RequestMeter())
-    return dict.fromkeys(Priority, metered), metered.meter
-
-
-def advertised(config: BrokerConfig, ports: dict[str, int]) -> tuple[Endpoint, ...]:
-    """What clients are told, with the port really bound where 0 was asked."""
-    told = []
-    for one in config.listeners:
-        address = one.advertised or one.bind
-        told.append(Endpoint(one.name, address.host, address.port or ports[one.name]))
-    return tuple(told)
-
-
-def group_config(config: BrokerConfig) -> GroupConfig:
-    """The group coordinator's settings, by Kafka's keys."""
-    return GroupConfig(
-        group_min_session_timeout_ms=config.int("group.min.session.timeout.ms"),
-        group_max_session_timeout_ms=config.int("group.max.session.timeout.ms"),
-        group_initial_rebalance_delay_ms=config.int("group.initial.rebalance.delay.ms"),
-        group_max_size=config.int("group.max.size"),
-        offsets_retention_minutes=config.int("offsets.retention.minutes"),
-        offsets_retention_check_interval_ms=config.int("offsets.retention.check.interval.ms"),
-        offset_metadata_max_bytes=config.int("offset.metadata.max.bytes"),
-        offset_commit_timeout_ms=config.int("offsets.commit.timeout.ms"),
-        offsets_topic_num_partitions=config.int("offsets.topic.num.partitions"),
-        offsets_topic_segment_bytes=config.int("offsets.topic.segment.bytes"),
-        offsets_topic_replication_factor=config.int("offsets.topic.replication.factor"),
-    )

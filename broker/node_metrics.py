@@ -44,6 +44,18 @@ def register_metrics(node: Node) -> None:
         "headwater_log_cache_pinned_bytes", "gauge", "In memory until they are uploaded.",
         lambda: float(storage.cache.pinned_bytes),
     )  # fmt: skip
+    value(
+        "headwater_cluster_brokers", "gauge", "Brokers that are not fenced.",
+        lambda: float(len(node.controller.image.live_brokers())),
+    )  # fmt: skip
+    value(
+        "headwater_cluster_decides", "gauge", "1 on the broker that owns the controller's term.",
+        lambda: float(node.controller.owns_term),
+    )  # fmt: skip
+    value(
+        "headwater_cluster_term", "gauge", "The controller's term, as far as it has come here.",
+        lambda: float(node.controller.image.term),
+    )  # fmt: skip
     metrics.register(
         "headwater_partition_high_watermark", "gauge", "End of what consumers may read.",
         lambda: [

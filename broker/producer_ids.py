@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from broker.controller import Controller
+    from broker.controller.decisions import Decisions
 
 
 class ProducerIds:
@@ -14,7 +14,7 @@ class ProducerIds:
     with the broker, never given out twice. Source: KIP-730.
     """
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Decisions) -> None:
         self._controller = controller
         self._next = 0
         self._end = 0

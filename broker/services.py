@@ -11,7 +11,7 @@ from broker.config.topic import TopicConfig
 
 if TYPE_CHECKING:
     from broker.config import BrokerConfig
-    from broker.controller import Controller
+    from broker.controller.decisions import Membership
     from broker.coordinator.runtime import GroupCoordinator
     from s3stream.metadata.image import MetadataImage, TopicImage
     from s3stream.node_log import StreamStorage
@@ -30,11 +30,12 @@ class Services:
 
     now_ms: wall clock, Unix milliseconds. settled: returns when the partitions that the image
     gives this broker are open, so that who was told of a new topic can use it at once; it gives
-    up after a few seconds, since the topic exists all the same.
+    up after a few seconds, since the topic exists all the same. led_on: the same for requests that
+    came between two leaders of a partition; it gives up soon, since they hold up those after them.
     """
 
     config: BrokerConfig
-    controller: Controller
+    controller: Membership
     storage: StreamStorage
     confirmation: Confirmation
     partitions: Partitions
@@ -46,6 +47,7 @@ class Services:
     now_ms: Callable[[], int]
     rng: random.Random
     settled: Callable[[], Awaitable[None]]
+    led_on: Callable[[], Awaitable[None]]
 
     def topic_config(self, topic: TopicImage) -> TopicConfig:
         """What holds for a topic now."""

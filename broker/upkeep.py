@@ -66,6 +66,7 @@ class _Rounds:
 class Upkeep:
     """decides: whether this process owns the controller's term now.
 
+    history_changes: how often objects were added or left; whoever decides hears of it.
     runner: where merges are done; None: not at all. store: the bucket at a low priority, for
     rounds; None: that of `storage`.
     """
@@ -98,6 +99,7 @@ class Upkeep:
         self.rounds = Rounds(
             self.collector, interval_s=config.int("collector.round.interval.ms") / 1000, rng=rng
         )
+        self.history_changes = 0
         self.compactor: Compactor | None = None
         if runner is not None:
             self.compactor = Compactor(
@@ -168,6 +170,7 @@ class Upkeep:
 
     def _history_changed(self) -> None:
         """An upload, a merge or a trim: objects came, and others are not needed any more."""
+        self.history_changes += 1
         self.rounds.wanted()
         if self.compactor is not None:
             self.compactor.notice()

@@ -193,6 +193,7 @@ class Collector:
     async def _ask_images(self, current: Round) -> None:
         """What the images name, and what the ended logs that they point to hold."""
         for image in (current.before, current.after):
+            current.note_named(one.contents.key for one in image.handoffs.values())
             for incarnation, wanted in sorted(streams_by_holder(image).items()):
                 state = image.incarnations.get(incarnation)
                 if state is None or state.recovery is None:

@@ -52,6 +52,33 @@ class Closing(_Control, frozen=True, tag="closing"):
     move: Appointment | None = None
 
 
+class HandedOver(_Control, frozen=True, tag="handed-over"):
+    """Closes these streams for a planned move, with all that the next leader has to know.
+
+    move: its number in the metadata log. streams: (stream id, next offset at the closing).
+    entries: of the streams, in line or in the object `entries_ref`. Unlike a `Closing` it tells
+    another log what this one held, so an older reader, which would not, must stop at it.
+    """
+
+    move: int
+    streams: list[tuple[int, int]]
+    entries: bytes = b""
+    entries_ref: BlobRef | None = None
+
+
+class Received(_Control, frozen=True, tag="received"):
+    """This log holds these streams from here on, as `contents` tells.
+
+    source: the incarnation that closed them for `move`. contents: its log object with the
+    closing record, or the object that the record names.
+    """
+
+    streams: list[OpenedStream]
+    source: int
+    move: int
+    contents: BlobRef
+
+
 class Dropped(_Control, frozen=True, tag="dropped"):
     """This log no longer holds these streams: deleted, or opened elsewhere."""
 
@@ -146,6 +173,8 @@ class Report(_Control, frozen=True, tag="report"):
 Control: TypeAlias = (
     Opening
     | Closing
+    | HandedOver
+    | Received
     | Dropped
     | Uploaded
     | Adopted

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 
 from objectstore.errors import Corrupt, StoreError
@@ -34,12 +34,14 @@ from .control import (
     Dropped,
     OpenedStream,
     Opening,
+    Received,
     Trimmed,
     encode_control,
 )
 from .entries import Appointment
 from .fold import ref_of
 from .foreground import Foreground
+from .handoff import HandingOver, HandoffRef, read_contents
 from .log_cache import CachedStream, LogCache
 from .metadata.records import BlobRef
 from .object_reader import ObjectReader
@@ -144,6 +146,13 @@ class StreamStorage:
             rng=rng,
         )
         self.foreground = Foreground(config.busy_bytes_per_s, config.busy_patience_s)
+        self.handing_over = HandingOver(
+            self.registry,
+            self.object_writer,
+            append=self._append_control,
+            settled=self._controls_settled,
+        )
+        self._last_control: DurableFuture | None = None
         # Called when objects were added to a stream's history or left it.
         self.on_history: Callable[[], None] | None = None
         self._uploading: asyncio.Task[None] | None = None
@@ -161,34 +170,41 @@ class StreamStorage:
     async def open_streams(
         self,
         appointments: Iterable[tuple[int, int, Appointment]],
-        source: SourceRef | None = None,
+        source: SourceRef | HandoffRef | None = None,
     ) -> list[Stream]:
         """Lead streams, in one record: durable, and so open, when this returns.
 
         appointments: (stream id, leader epoch, metadata record). source: what the ended log that
-        holds them left; None: they are new, or were closed in this log.
+        holds them left, or what a live one told as it closed them; None: they are new, or were
+        closed in this log.
         Raises Fenced, LogClosed, Corrupt, or what reading the source raises.
         """
         opened = [OpenedStream(*one) for one in appointments]
         if not opened:
             return []
-        recovery: BlobRef | None = None
         held: tuple[str, ...] = ()
+        record: Opening | Received = Opening(opened)
         if source is not None:
-            found = await read_source(self.store, source, {one.stream_id for one in opened})
-            missing = [one.stream_id for one in opened if one.stream_id not in found.entries]
+            wanted = {one.stream_id for one in opened}
+            if isinstance(source, HandoffRef):
+                told_in = BlobRef(*source.contents)
+                found = await read_contents(self.store, source, wanted)
+                record = Received(opened, source.incarnation, source.move, told_in)
+            else:
+                told_in = BlobRef(*source.recovery)
+                found = await read_source(self.store, source, wanted)
+                record = Opening(opened, source.incarnation, told_in)
+            missing = sorted(wanted - found.entries.keys())
             if missing:
                 raise Corrupt(
-                    f"{source.recovery[0]}: incarnation {source.incarnation} left nothing of "
-                    f"streams {missing}"
+                    f"{told_in.key}: incarnation {source.incarnation} left nothing of streams "
+                    f"{missing}"
                 )
-            recovery = BlobRef(*source.recovery)
             held = found.held
-            self.registry.learn_source(recovery, found)
+            self.registry.learn_source(told_in, found)
         # A control record comes before the data of its object: a batch of the epoch before that is
         # on its way must not come after the new one.
         await self._drain([one.stream_id for one in opened])
-        record = Opening(opened, None if source is None else source.incarnation, recovery)
         # Crashed before this is durable: the source still has everything.
         await self.append_control(encode_control(record))
         # If we took over ourselves, the recovery object is of our making: it is referred to now.
@@ -216,6 +232,22 @@ class StreamStorage:
         for stream_id in stream_ids:
             self._streams.pop(stream_id, None)
 
+    async def hand_over(self, moves: Mapping[int, Sequence[int]]) -> dict[int, BlobRef]:
+        """Close streams for planned moves: where the next leaders read what they held.
+
+        moves: stream ids by the move's number; a move that was closed for before is only told
+        again. Durable when this returns. Raises Corrupt, Fenced, LogClosed.
+        """
+        todo = {m: ids for m, ids in moves.items() if self.registry.contents_of(m) is None}
+        if todo:
+            stream_ids = [one for ids in todo.values() for one in ids]
+            await self._drain(stream_ids)
+            await self.handing_over.close(todo)
+            for stream_id in stream_ids:
+                self._streams.pop(stream_id, None)
+        told = {move: self.registry.contents_of(move) for move in moves}
+        return {move: contents for move, contents in told.items() if contents is not None}
+
     async def drop_streams(self, stream_ids: Sequence[int]) -> None:
         """Deleted, or opened elsewhere: this log lets go of them. Unknown ones are passed by."""
         known = [one for one in stream_ids if one in self.registry]
@@ -241,7 +273,7 @@ class StreamStorage:
 
     def trim_streams(self, starts: Sequence[tuple[int, int]]) -> DurableFuture:
         """New start offsets of many streams in one record; durable when the future resolves."""
-        return self.wal.append_control(encode_control(Trimmed(list(starts))))
+        return self._append_control(encode_control(Trimmed(list(starts))))
 
     # Appending
 
@@ -274,7 +306,16 @@ class StreamStorage:
 
     async def append_control(self, record: bytes) -> int:
         """Durable and folded when it returns: the sequence of its object."""
-        return await self.wal.append_control(record)
+        return await self._append_control(record)
+
+    def _append_control(self, record: bytes) -> DurableFuture:
+        self._last_control = future = self.wal.append_control(record)
+        return future
+
+    async def _controls_settled(self) -> None:
+        """Until the fold has made of every control record so far what it will. Raises Fenced."""
+        while self._last_control is not None and not self._last_control.done():
+            await asyncio.shield(self._last_control)
 
     def try_admit(self, size_bytes: int, *, own: bool = False) -> Admission | None:
         """Room for so many bytes of batches at once; None: wait with `admit`."""

@@ -25,7 +25,10 @@ from .control import (
     Closing,
     Compacted,
     Dropped,
+    HandedOver,
+    OpenedStream,
     Opening,
+    Received,
     Report,
     Trimmed,
     Uploaded,
@@ -84,9 +87,15 @@ class StreamRegistry:
         # Likewise keys of uploads and merged objects: who recovers this log folds the records that
         # name them again and reads their indexes for it, though no stream may need them any more.
         self._named_keys: list[tuple[int, tuple[str, ...]]] = []
+        # What this log told at closings, by the number of the move: where, and the streams that it
+        # has not let go of since.
+        self._folding: tuple[str, bytes, int] = ("", b"", 0)
+        self._handed_over: dict[int, tuple[BlobRef, dict[int, None]]] = {}
         self._fold_control: dict[type, Callable[..., None]] = {
             Opening: self._fold_opening,
             Closing: self._fold_closing,
+            HandedOver: self._fold_handed_over,
+            Received: self._fold_received,
             Dropped: self._fold_dropped,
             Uploaded: self._fold_uploaded,
             Adopted: self._fold_uploaded,
@@ -152,6 +161,7 @@ class StreamRegistry:
         if seq != self.folded_seq + 1:
             raise Corrupt(f"{ref.key}: folded after {self.folded_seq}")
         folded = Folded()
+        self._folding = (ref.key, ref.write_id, ref.size_bytes)
         for record in index.controls:
             control = decode_control(record, ref.key)
             self._fold_control[type(control)](control, seq, ref.key, folded)
@@ -173,14 +183,28 @@ class StreamRegistry:
             folded.streams[stream_id] = None
 
     def _fold_opening(self, control: Opening, seq: int, key: str, folded: Folded) -> None:
+        self._open(control.streams, control.recovery, seq, key, folded)
+
+    def _fold_received(self, control: Received, seq: int, key: str, folded: Folded) -> None:
+        self._open(control.streams, control.contents, seq, key, folded)
+
+    def _open(
+        self,
+        streams: Sequence[OpenedStream],
+        told_in: BlobRef | None,
+        seq: int,
+        key: str,
+        folded: Folded,
+    ) -> None:
+        """told_in: what tells of the streams' contents; None: this log does, or they are new."""
         source: Source | None = None
-        if control.recovery is not None:
-            source = self._sources.get(control.recovery.key)
+        if told_in is not None:
+            source = self._sources.get(told_in.key)
             if source is None:
-                raise Corrupt(f"{key}: opens from {control.recovery.key}, which was not read")
+                raise Corrupt(f"{key}: opens from {told_in.key}, which was not read")
             self.references.hold_all(source.held)
             self._source_keys.append((seq, source.held))
-        for opened in control.streams:
+        for opened in streams:
             entry = self.entries.get(opened.stream_id)
             if entry is not None and not entry.closed:
                 # Asked for again, or leading goes on at a higher epoch: the contents are here.
@@ -198,11 +222,12 @@ class StreamRegistry:
             elif entry is None:
                 entry = StreamEntry(opened.stream_id, opened.epoch, opened.appointment)
                 self._adopt(entry)
+            self._forget_closing(opened.stream_id)
             fold.lead(entry, opened.epoch, opened.appointment)
             self._count_tail(entry, 1)
             folded.streams[opened.stream_id] = None
-        if source is not None and control.recovery is not None and not source.entries:
-            del self._sources[control.recovery.key]
+        if source is not None and told_in is not None and not source.entries:
+            del self._sources[told_in.key]
 
     def _fold_closing(self, control: Closing, seq: int, key: str, folded: Folded) -> None:
         for stream_id in control.streams:
@@ -213,6 +238,41 @@ class StreamRegistry:
             entry.closed = True
             folded.streams[stream_id] = None
 
+    def _fold_handed_over(self, control: HandedOver, seq: int, key: str, folded: Folded) -> None:
+        held: dict[int, None] = {}
+        for stream_id, next_offset in control.streams:
+            entry = self.entries.get(stream_id)
+            if entry is None or entry.closed or entry.next_offset != next_offset:
+                raise Corrupt(
+                    f"{key}: hands over stream {stream_id} up to {next_offset}, but the log has "
+                    f"{entry.next_offset if entry is not None and not entry.closed else 'none'}"
+                )
+            self._forget_closing(stream_id)
+            self._count_tail(entry, -1)
+            entry.closed = True
+            held[stream_id] = None
+            folded.streams[stream_id] = None
+        told_in = control.entries_ref or BlobRef(*self._folding)
+        if held:
+            self.references.hold(told_in.key)
+            self._handed_over[control.move] = (told_in, held)
+
+    def _forget_closing(self, stream_id: int) -> None:
+        """The stream was dropped, or is open again: nobody will read what its closing told."""
+        for move, (told_in, held) in list(self._handed_over.items()):
+            if stream_id in held:
+                del held[stream_id]
+                if not held:
+                    del self._handed_over[move]
+                    self.references.release(told_in.key)
+
+    def contents_of(self, move: int) -> BlobRef | None:
+        """Where the durable closing for this move tells what the streams held; None: not closed,
+        or none of its streams is held for it any more.
+        """
+        told = self._handed_over.get(move)
+        return None if told is None else told[0]
+
     def _fold_dropped(self, control: Dropped, seq: int, key: str, folded: Folded) -> None:
         for stream_id in control.streams:
             entry = self.entries.pop(stream_id, None)
@@ -220,6 +280,7 @@ class StreamRegistry:
                 continue  # asked for twice
             self._count_tail(entry, -1)
             self._let_go(entry)
+            self._forget_closing(stream_id)
             folded.streams[stream_id] = None
 
     def _fold_trimmed(self, control: Trimmed, seq: int, key: str, folded: Folded) -> None:

@@ -22,9 +22,10 @@ from wal.keys import LogName, wal_log
 from wal.parallel import each_of
 from wal.recovery import LogObject, read_tail
 
-from .control import Checkpoint, Compacted, Opening, Uploaded, decode_control
+from .control import Checkpoint, Compacted, Opening, Received, Uploaded, decode_control
 from .entries import PageRef, StreamEntry
 from .fold import ref_of
+from .handoff import HandoffRef, read_contents
 from .index_pages import Part, decode_entries, encode_entries, split
 from .metadata.records import BlobRef
 from .object_writer import ObjectWriter
@@ -172,6 +173,10 @@ async def _learn(store: ObjectStore, registry: StreamRegistry, tail: list[LogObj
                 source = SourceRef(control.source, control.recovery)
                 wanted = {opened.stream_id for opened in control.streams}
                 registry.learn_source(control.recovery, await read_source(store, source, wanted))
+            elif isinstance(control, Received):
+                closing = HandoffRef(control.source, control.move, control.contents)
+                wanted = {opened.stream_id for opened in control.streams}
+                registry.learn_source(control.contents, await read_contents(store, closing, wanted))
 
     async def learn(ref: ObjectRef) -> None:
         index = await read_index(

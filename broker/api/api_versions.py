@@ -13,11 +13,12 @@ from broker.request_context import RequestContext
 from protocol.api_versions import SERVED, ApiKey
 from protocol.errors import ErrorCode
 from protocol.messages import ApiVersionsResponse
+from s3stream.metadata.features import FIRST_LEVEL, HEADWATER_VERSION, SUPPORTED_LEVEL
 
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
 # The features that tools ask for, with the levels at which what they promise is served here.
-SUPPORTED_FEATURES: dict[str, tuple[int, int]] = {}
+SUPPORTED_FEATURES: dict[str, tuple[int, int]] = {HEADWATER_VERSION: (FIRST_LEVEL, SUPPORTED_LEVEL)}
 
 
 async def handle(ctx: RequestContext, request: Any | None, version: int) -> Any:

@@ -20,6 +20,8 @@ from protocol.messages import (
     ElectLeadersResponse,
     UpdateFeaturesResponse,
 )
+from s3stream.metadata.features import HEADWATER_VERSION, level_of
+from s3stream.metadata.image import MetadataImage
 
 from .api_versions import SUPPORTED_FEATURES
 from .authorized_operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS, as_bits
@@ -205,6 +207,18 @@ def _feature_error(ctx: RequestContext, name: str, level: int, way: int) -> str 
         return f"Local controller {node_id} does not support this feature."
     if not (level == 0 or supported[0] <= level <= supported[1]):
         return f"Local controller only supports versions {supported[0]}-{supported[1]}"
+    if name == HEADWATER_VERSION:
+        return _level_error(ctx.services.image, level)
+    return None
+
+
+def _level_error(image: MetadataImage, level: int) -> str | None:
+    """What was written at a level stays, so it never goes back; and all brokers must read it."""
+    if level < level_of(image):
+        return f"The level is {level_of(image)} and cannot be lowered."
+    behind = [broker.node_id for broker in image.live_brokers() if broker.level < level]
+    if behind:
+        return f"Brokers {behind} do not support it; start a newer version of them first."
     return None
 
 

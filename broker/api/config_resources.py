@@ -31,6 +31,9 @@ from protocol.messages import (
 
 from .loggers import Loggers, check_logger_changes
 
+ATTEMPTS = 50
+AGAIN_S = 0.05
+
 
 class ResourceType(IntEnum):
     TOPIC = 2
@@ -62,10 +65,17 @@ class MetadataView(Protocol):
 
 
 class MetadataWriter(Protocol):
-    async def alter(self, resource_type: int, name: str, changes: Mapping[str, str | None]) -> None:
+    async def alter(
+        self,
+        resource_type: int,
+        name: str,
+        changes: Mapping[str, str | None],
+        based_on: Mapping[str, str],
+    ) -> None:
         """Set keys, or remove those whose value is None; durable and seen when this returns.
 
-        name: empty for the cluster level of BROKER. Raises KafkaError.
+        name: empty for the cluster level of BROKER. based_on: what stood there before. Raises
+        KafkaError; INVALID_UPDATE_VERSION: another broker changed it since.
         """
 
 
@@ -239,10 +249,25 @@ class ConfigsApi:
             if error is None:
                 changes = _changes(resource, incremental)
                 async with self._altering:
-                    await self._apply(kind, name, changes, validate_only)
+                    await self._apply_again(kind, name, changes, validate_only)
         except KafkaError as failure:
             error = failure
         return _Outcome(kind, name, error)
+
+    async def _apply_again(
+        self, kind: int, name: str, changes: Changes, validate_only: bool
+    ) -> None:
+        """Computed anew while other brokers change the same resource."""
+        for _ in range(ATTEMPTS):
+            try:
+                await self._apply(kind, name, changes, validate_only)
+                return
+            except KafkaError as error:
+                if error.code is not ErrorCode.INVALID_UPDATE_VERSION:
+                    raise
+            # What they decided comes here in a moment.
+            await asyncio.sleep(AGAIN_S)
+        raise KafkaError(ErrorCode.REQUEST_TIMED_OUT)
 
     async def _apply(self, kind: int, name: str, changes: Changes, validate_only: bool) -> None:
         if kind == ResourceType.TOPIC:
@@ -301,7 +326,7 @@ class ConfigsApi:
         changed: dict[str, str | None] = {k: v for k, v in new.items() if old.get(k) != v}
         changed |= dict.fromkeys(key for key in old if key not in new)
         if changed and not validate_only:
-            await self._writer.alter(int(kind), name, changed)
+            await self._writer.alter(int(kind), name, changed, old)
 
 
 @dataclass(frozen=True)

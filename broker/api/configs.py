@@ -50,9 +50,15 @@ class _Metadata:
     def broker_ids(self) -> Iterable[int]:
         return [broker.node_id for broker in self._services.image.live_brokers()]
 
-    async def alter(self, resource_type: int, name: str, changes: Mapping[str, str | None]) -> None:
+    async def alter(
+        self,
+        resource_type: int,
+        name: str,
+        changes: Mapping[str, str | None],
+        based_on: Mapping[str, str],
+    ) -> None:
         kind = "topic" if resource_type == ResourceType.TOPIC else "broker"
-        await self._services.controller.alter_configs(kind, name, changes)
+        await self._services.controller.alter_configs(kind, name, changes, based_on=based_on)
 
 
 def _api(ctx: RequestContext) -> ConfigsApi:

@@ -17,6 +17,7 @@ import logging
 from dataclasses import dataclass
 from uuid import UUID
 
+from broker.api.led_on import is_between
 from broker.leadership import endpoint_of, leader_node, partition_image
 from broker.partition.fetch_session import FetchContext, SessionPartition
 from broker.partition.partition import Partition
@@ -99,6 +100,8 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
         finally:
             waiter.close()
         total = await reading.read()
+    if is_between(ctx.services, ((r.wanted.topic, r.wanted.index) for r in reads if r.error)):
+        await ctx.services.led_on()
     return _answer(ctx, context, reads, version)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from functools import partial
 from uuid import UUID
 
+from broker.api.led_on import is_between
 from broker.leadership import endpoint_of, leader_node, partition_image
 from broker.outcome import CloseConnection
 from broker.partition.partition import Partition, PendingAppend
@@ -71,6 +73,8 @@ async def handle(
     if request.transactional_id is None and _is_transactional(request):
         # Before anything else is looked at, and for the whole request, as Kafka answers it.
         raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    if is_between(ctx.services, _places(request)):
+        await ctx.services.led_on()
     refused: ErrorCode | None = None
     admission: Admission | None = None
     try:
@@ -105,6 +109,14 @@ async def handle(
     if doubtful:
         return Later(_confirm_and_finish(ctx, version, topics, waiting, doubtful, hints, deadline))
     return LaterDone(_futures(waiting), deadline, partial(_finish, version, topics, waiting, hints))
+
+
+def _places(request: ProduceRequest) -> Iterator[tuple[str | UUID, int]]:
+    for topic in request.topics:
+        key = topic.name if topic.name is not None else topic.topic_id
+        for wanted in topic.partitions:
+            if key is not None:
+                yield key, wanted.index
 
 
 async def _admit(ctx: RequestContext, request: ProduceRequest, deadline: float) -> Admission | None:

@@ -19,7 +19,7 @@ from protocol.messages import (
     CreateTopicsResponse,
     DeleteTopicsResponse,
 )
-from s3stream.metadata.image import TopicImage
+from s3stream.metadata.image import MetadataImage, TopicImage
 
 _ZERO_ID = UUID(int=0)
 _Result = CreateTopicsResponse.CreatableTopicResult
@@ -114,10 +114,16 @@ async def delete_topics(ctx: RequestContext, request: Any, version: int) -> Any:
         asked = [(name, _ZERO_ID) for name in request.topic_names]
     if not ctx.services.config.flag("delete.topic.enable"):
         return _deletion_disabled(asked, version)
-    image = ctx.services.image
     times = Counter(asked)
     answers: list[tuple[str | None, UUID, KafkaError | None]] = []
     wanted: dict[UUID, str] = {}
+    if not all(_is_known(ctx.services.image, name, topic_id) for name, topic_id in times):
+        try:
+            # Made a moment ago elsewhere, perhaps: who decides knows what there is.
+            await ctx.services.controller.delete_topics([])
+        except KafkaError as error:
+            return _delete_response([(*one, error) for one in times], version)
+    image = ctx.services.image
     by_name: list[str] = []
     for name, topic_id in times:
         refused = _form_error(name, topic_id, times[name, topic_id])
@@ -149,6 +155,16 @@ async def delete_topics(ctx: RequestContext, request: Any, version: int) -> Any:
         for (topic_id, name), outcome in zip(wanted.items(), outcomes, strict=True):
             failed = outcome if isinstance(outcome, KafkaError) else None
             answers.append((name, topic_id, failed))
+    return _delete_response(answers, version)
+
+
+def _is_known(image: MetadataImage, name: str | None, topic_id: UUID) -> bool:
+    return image.topic_by_id(topic_id) is not None if name is None else name in image.topics
+
+
+def _delete_response(
+    answers: list[tuple[str | None, UUID, KafkaError | None]], version: int
+) -> Any:
     return DeleteTopicsResponse(
         responses=[
             DeleteTopicsResponse.DeletableTopicResult(

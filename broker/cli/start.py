@@ -14,16 +14,20 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from broker.admin_http import AdminHttp, Health
+from broker.cluster.heartbeat_thread import HeartbeatThread
+from broker.cluster.lifetime import Lifetime
 from broker.config import BrokerConfig, ConfigError
 from broker.config.broker_config import Given
 from broker.controller import StartRefused
 from broker.controller.membership import address_of
+from broker.environment import Environment
 from broker.heap import QuietHeap, keep_freed_buffers
 from broker.network import TcpNetwork
-from broker.node import Environment, Node
+from broker.node import Node
 from broker.server import AddressInUse
 from objectstore.errors import StoreError
 from objectstore.open import create_bucket, display_uri, open_store, parse_uri, s3_address
@@ -235,26 +239,27 @@ async def _serve_store(
     network = TcpNetwork()
     door, billed = await store_door(uri, start.settings)
     heap = QuietHeap(executor)
-    node = Node(
-        config,
-        Environment(
-            store=store,
-            store_name=door,
-            billed=billed,
-            network=network,
-            now_ms=_now_ms,
-            rng=random.SystemRandom(),
-            executor=executor,
-            cache_dir=cache_directory(config, uri),
-            merge_uri=uri,
-            merge_settings=start.settings,
-            on_request=heap.touched,
+    environment = Environment(
+        store=store,
+        store_name=door,
+        billed=billed,
+        network=network,
+        now_ms=_now_ms,
+        rng=random.SystemRandom(),
+        executor=executor,
+        cache_dir=cache_directory(config, uri),
+        merge_uri=uri,
+        merge_settings=start.settings,
+        senders=lambda secret: partial(
+            HeartbeatThread, secret, time.monotonic, random.SystemRandom()
         ),
+        on_request=heap.touched,
     )
+    life = Lifetime(config, lambda config: Node(config, environment), store, random.SystemRandom())
     admin = AdminHttp(
         network,
-        lambda: Health(node.is_ready, tuple(node.trouble.reasons.values())),
-        node.metrics.render,
+        lambda: Health(life.node.is_ready, tuple(life.node.trouble.reasons.values())),
+        lambda: life.node.metrics.render(),
     )
     address = config.http_address
     try:
@@ -266,21 +271,21 @@ async def _serve_store(
             exit_status.USAGE,
         ) from error
     try:
-        if not await _start_node(node, stopping, uri):
+        if not await _start_node(life, stopping, uri):
             return exit_status.OK
         # What is there now stays: the collector of cycles need not look at it again.
         gc.collect()
         gc.freeze()
-        _print_ready(node, replace(address, port=http_port), uri)
-        return await _run_node(node, stopping)
+        _print_ready(life.node, replace(address, port=http_port), uri)
+        return await _run_node(life, stopping)
     finally:
         heap.close()
         await admin.close()
 
 
-async def _start_node(node: Node, stopping: _Stopping, uri: str) -> bool:
+async def _start_node(life: Lifetime, stopping: _Stopping, uri: str) -> bool:
     """False where a signal came first. Raises StartFailed."""
-    starting = asyncio.create_task(node.start(), name="start")
+    starting = asyncio.create_task(life.start(), name="start")
     asked = asyncio.create_task(stopping.asked.wait(), name="signals")
     await asyncio.wait((starting, asked), return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
@@ -295,7 +300,7 @@ async def _start_node(node: Node, stopping: _Stopping, uri: str) -> bool:
     except StartRefused as error:
         raise StartFailed(str(error)) from error
     except Fenced as error:
-        raise StartFailed(await _replaced(node, error), exit_status.REPLACED) from error
+        raise StartFailed(await _replaced(life.node, error), exit_status.REPLACED) from error
     except (StoreError, LogError) as error:
         raise StartFailed(f"{display_uri(uri)}: {error}") from error
     return True
@@ -317,8 +322,8 @@ def _host_port(endpoint: Endpoint) -> str:
     return f"{host}:{endpoint.port}"
 
 
-async def _run_node(node: Node, stopping: _Stopping) -> int:
-    running = asyncio.create_task(node.run(), name="node")
+async def _run_node(life: Lifetime, stopping: _Stopping) -> int:
+    running = asyncio.create_task(life.run(), name="node")
     asked = asyncio.create_task(stopping.asked.wait(), name="signals")
     await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
     asked.cancel()
@@ -328,23 +333,23 @@ async def _run_node(node: Node, stopping: _Stopping) -> int:
         await asyncio.wait((running,))
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
-                await node.close(NODE_CLOSE_S)
+                await life.node.close(NODE_CLOSE_S)
         except TimeoutError:
             log.warning("not everything ended in time; the log is left for recovery")
         return exit_status.OK
     try:
         await running
     except Fenced as error:
-        message = await _replaced(node, error)
-        await node.abort()
+        message = await _replaced(life.node, error)
+        await life.node.abort()
         raise StartFailed(message, exit_status.REPLACED) from error
     except StoreError as error:
         # Trouble is waited out; this one would harm what is stored.
-        await node.abort()
+        await life.node.abort()
         raise StartFailed(f"ends, to do no harm: {error}") from error
     except Exception as error:
         log.exception("the broker failed")
-        await node.abort()
+        await life.node.abort()
         raise StartFailed(f"ends after a failure: {error}") from error
     raise AssertionError("a node runs until it is stopped")
 

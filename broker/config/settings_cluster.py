@@ -39,6 +39,23 @@ CLUSTER: tuple[Setting, ...] = (
         " cheap, and a dead one keeps clients waiting for less time.",
     ),
     Setting(
+        "broker.heartbeat.interval.ms",
+        ConfigType.INT,
+        500,
+        "A broker tells the controller so often that it is there.",
+        Between(10),
+        "ms",
+        kafka_default=2_000,
+        reason="The session time-out is shorter too, and one lost heartbeat must not count.",
+    ),
+    Setting(
+        "inter.broker.listener.name",
+        ConfigType.STRING,
+        None,
+        "Name of the listener by which brokers reach each other; the same on all of them. Not set:"
+        " the first one.",
+    ),
+    Setting(
         "http",
         ConfigType.STRING,
         "127.0.0.1:9180",

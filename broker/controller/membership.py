@@ -1,8 +1,7 @@
 """Which node id a starting process gets, and whom it replaces. Pure.
 
-This version serves one broker per store: while another one answers, a start is refused. A
-registered broker that does not answer at its address is taken over at once; should it be alive
-after all, it meets the seal of its log and serves nothing more.
+A registered broker of the same node id that does not answer at its address is replaced; should it
+be alive after all, it meets the seal of its log and serves nothing more.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from s3stream.metadata.features import SUPPORTED_LEVEL
 from s3stream.metadata.image import BrokerRegistration, MetadataImage
 from s3stream.metadata.records import Endpoint
 
@@ -26,7 +26,8 @@ class Identity:
 
     node_id: None asks for the lowest free one. take_over: replace the broker of that node id
     even though it answers. listeners: advertised addresses. store: driver and endpoint, by which
-    the store was tested (`objectstore.probe`). wal_window: PUTs in flight of its log.
+    the store was tested (`objectstore.probe`). wal_window: PUTs in flight of its log. level: of
+    `headwater.version`, the highest that the process reads.
     """
 
     node_id: int | None
@@ -36,6 +37,7 @@ class Identity:
     wal_window: int
     rack: str | None = None
     address_http: str | None = None
+    level: int = SUPPORTED_LEVEL
 
 
 def to_ask(image: MetadataImage) -> list[BrokerRegistration]:
@@ -50,26 +52,26 @@ def choose_node_id(
 ) -> int:
     """The node id to register under. answering: node ids. Raises StartRefused."""
     wanted = identity.node_id
-    for node_id in sorted(answering):
-        if node_id == wanted and identity.take_over:
-            continue
-        where = address_of(brokers[node_id])
-        if node_id == wanted:
-            raise StartRefused(
-                f"node {node_id} of this store is running and answers at {where}; stop it first, "
-                f"or replace it with --take-over"
-            )
-        raise StartRefused(
-            f"node {node_id} of this store is running and answers at {where}; this version serves "
-            f"one broker per store, so stop that one first, or replace it with "
-            f"--node-id {node_id} --take-over"
-        )
-    if wanted is not None:
-        return wanted
+    if wanted is None:
+        return lowest_free(answering)
+    if wanted in answering and not identity.take_over:
+        raise StartRefused(is_running(brokers[wanted]))
+    return wanted
+
+
+def lowest_free(taken: Collection[int]) -> int:
     node_id = FIRST_NODE_ID
-    while node_id in answering:
+    while node_id in taken:
         node_id += 1
     return node_id
+
+
+def is_running(broker: BrokerRegistration) -> str:
+    """Why a start under this broker's node id is refused."""
+    return (
+        f"node {broker.node_id} of this store is running and answers at {address_of(broker)}; "
+        "stop it first, or replace it with --take-over"
+    )
 
 
 def address_of(broker: BrokerRegistration) -> str:

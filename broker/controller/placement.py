@@ -7,13 +7,13 @@ from s3stream.metadata.image import MetadataImage
 
 
 class Placement:
-    """Gives leaderships out over the live brokers, fewest partitions first.
+    """Gives leaderships out over the live brokers that are not leaving, fewest partitions first.
 
     Counts what it gives out itself, so one object serves one decision.
     """
 
     def __init__(self, image: MetadataImage) -> None:
-        live = image.live_brokers()
+        live = image.staying_brokers()
         self._load = {broker.incarnation: 0 for broker in live}
         # With one broker there is nothing to weigh, and counting looks at every partition.
         if len(self._load) > 1:

@@ -44,6 +44,12 @@ class Partitions:
             partition.close()
         return partition
 
+    def is_open(self, topic: str | UUID, index: int) -> bool:
+        """topic: name or id."""
+        if isinstance(topic, str):
+            return (topic, index) in self._by_name
+        return (topic, index) in self._by_id
+
     def get(self, topic: str, index: int) -> Partition | None:
         return self._by_name.get((topic, index))
 

@@ -30,8 +30,8 @@ from .stream_walk import StreamView, fold_log, read_recovery
 
 __all__ = ["Chain", "Fault", "Verified", "main", "verify"]
 
-# A broker at work replaces objects while this reads: what is gone is looked up again.
-ATTEMPTS = 4
+# Brokers at work replace objects, and move partitions, while this reads: it looks again.
+ATTEMPTS = 8
 
 OnProgress = Callable[[int, int], None]
 
@@ -62,19 +62,28 @@ async def verify(
     on_progress: OnProgress = lambda done, of: None,
 ) -> Verified:
     """Raises Fault or Corrupt for the first thing wrong, and the store's trouble."""
-    for attempt in range(ATTEMPTS):
+    metadata = await read_metadata(store)
+    for left in reversed(range(ATTEMPTS)):
         try:
-            return await _verify_once(store, list(against), on_progress)
+            return await _verify_once(store, metadata, list(against), on_progress)
         except NotFound as error:
-            if attempt == ATTEMPTS - 1:
+            if not left:
                 raise Fault(f"{error}, though the chain names it") from error
+            metadata = await read_metadata(store)
+        except Fault:
+            # Leadership may have gone from one log to another while this read them.
+            before, metadata = metadata, await read_metadata(store)
+            if not left or metadata.position == before.position:
+                raise
     raise AssertionError("unreachable")
 
 
 async def _verify_once(
-    store: ObjectStore, against: list[Acknowledged], on_progress: OnProgress
+    store: ObjectStore,
+    metadata: Metadata,
+    against: list[Acknowledged],
+    on_progress: OnProgress,
 ) -> Verified:
-    metadata = await read_metadata(store)
     walk = Chain(store, metadata)
     views: list[tuple[str, StreamView]] = []
     places = sorted(metadata.partitions.values(), key=lambda one: (one.topic, one.index))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from objectstore.store import ObjectStore
 from s3stream.metadata import records as r
-from s3stream.metadata.records import BlobRef, Position, decode_record
+from s3stream.metadata.records import BEFORE_ALL, BlobRef, Position, decode_record
 from s3stream.metadata.snapshot import decode_image
 from wal.format import Kind, read_blob
 from wal.keys import SNAPSHOT_PREFIX, meta_log, parse_snapshot_key
@@ -46,10 +46,12 @@ class Metadata:
     cluster_id: str = ""
     term: int = 0
     records: int = 0
+    position: Position = BEFORE_ALL
     incarnations: dict[int, IncarnationPlace] = field(default_factory=dict)
     nodes: dict[int, int] = field(default_factory=dict)
     partitions: dict[int, PartitionPlace] = field(default_factory=dict)
     topics: dict[bytes, str] = field(default_factory=dict)
+    moves: dict[int, r.MoveBegun] = field(default_factory=dict)
 
     def apply(self, record: r.Record, at: Position) -> None:
         match record:
@@ -71,6 +73,12 @@ class Metadata:
                 self._lead(record.leaders, at)
             case r.Opened():
                 self._opened(record)
+            case r.MoveBegun():
+                self.moves[record.move] = record
+            case r.LeadersMoved():
+                self._move(record.move, at, to_target=True)
+            case r.MoveCancelled():
+                self._move(record.move, at, to_target=False)
             case r.TopicCreated():
                 self.topics[record.topic_id.bytes] = record.name
                 self._add(record.name, 0, record.partitions, at)
@@ -86,6 +94,7 @@ class Metadata:
             case _:
                 pass  # not of the chain
         self.records += 1
+        self.position = at
 
     def _fence(self, incarnation: int | None) -> None:
         if incarnation is not None:
@@ -114,6 +123,16 @@ class Metadata:
                 source=change.source,
                 is_new=place.is_new and change.source is None,
             )
+
+    def _move(self, number: int, at: Position, *, to_target: bool) -> None:
+        move = self.moves.pop(number, None)
+        if move is None or self.incarnations[move.source].fenced:
+            return  # over by then
+        leader = move.target if to_target else move.source
+        for stream_id, epoch in move.streams:
+            place = self.partitions.get(stream_id)
+            if place is not None and (place.leader, place.epoch) == (move.source, epoch):
+                self._lead([r.LeaderChange(stream_id, leader, epoch + 1, move.source)], at)
 
     def _opened(self, record: r.Opened) -> None:
         for stream_id, epoch in record.streams:
@@ -170,6 +189,8 @@ def _from_snapshot(found: Metadata, key: str, body: memoryview) -> None:
         )
     for node_id, broker in image.brokers.items():
         found.nodes[node_id] = broker.incarnation
+    for number, move in image.moves.items():
+        found.moves[number] = r.MoveBegun(number, move.source, move.target, list(move.streams))
     for topic in image.topics.values():
         found.topics[topic.topic_id.bytes] = topic.name
         for one in topic.partitions:

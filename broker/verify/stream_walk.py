@@ -23,7 +23,10 @@ from s3stream.control import (
     Closing,
     Compacted,
     Dropped,
+    HandedOver,
+    OpenedStream,
     Opening,
+    Received,
     ShortenedIndex,
     Trimmed,
     Uploaded,
@@ -284,7 +287,22 @@ async def _fold(store: ObjectStore, views: dict[int, StreamView], one: LogRecord
         control = decode_control(record, one.key)
         match control:
             case Opening():
-                await _open(store, views, control, one.key)
+                source = None
+                if control.recovery is not None:
+                    source = await read_recovery(store, control.recovery)
+                _open(views, control.streams, source, one.key)
+            case Received():
+                source = await _read_closing(store, control)
+                _open(views, control.streams, source, one.key)
+            case HandedOver():
+                for stream_id, next_offset in control.streams:
+                    closing = _known(views, stream_id, one.key)
+                    if closing.closed or closing.next_offset != next_offset:
+                        raise Fault(
+                            f"{one.key}: hands stream {stream_id} over up to {next_offset}, but "
+                            f"the log has {closing.next_offset}"
+                        )
+                    closing.closed = True
             case Closing():
                 for stream_id in control.streams:
                     _known(views, stream_id, one.key).closed = True
@@ -322,23 +340,38 @@ async def _fold(store: ObjectStore, views: dict[int, StreamView], one: LogRecord
             view.append(joined)
 
 
-async def _open(
-    store: ObjectStore, views: dict[int, StreamView], control: Opening, key: str
+def _open(
+    views: dict[int, StreamView],
+    streams: list[OpenedStream],
+    source: dict[int, StreamView] | None,
+    key: str,
 ) -> None:
-    source: dict[int, StreamView] = {}
-    if control.recovery is not None:
-        source = await read_recovery(store, control.recovery)
-    for opened in control.streams:
-        view = views.get(opened.stream_id)
-        if view is None:
-            view = source.get(opened.stream_id)
-            if view is None:
-                if control.recovery is not None:
-                    raise Fault(f"{key}: opens stream {opened.stream_id}, which its source lacks")
-                view = StreamView(opened.stream_id, opened.appointment)
-            views[opened.stream_id] = view
+    """source: what another log held; None: this one holds them, or they are new."""
+    for opened in streams:
+        known = views.get(opened.stream_id)
+        if source is not None and (known is None or known.closed):
+            if opened.stream_id not in source:
+                raise Fault(f"{key}: opens stream {opened.stream_id}, which its source lacks")
+            view = source[opened.stream_id]
+        else:
+            view = known or StreamView(opened.stream_id, opened.appointment)
+        views[opened.stream_id] = view
         view.appointment = opened.appointment
         view.closed = False
+
+
+async def _read_closing(store: ObjectStore, control: Received) -> dict[int, StreamView]:
+    """What a live log told of the streams that it closed."""
+    key, write_id, size_bytes = control.contents
+    if not key.startswith("wal/"):
+        body = (await read_blob(store, key, Kind.DELTA, write_id)).body
+        return _views(decode_entries(body, key)[0], key)
+    index = await read_index(store, key, size_bytes, write_id)
+    for record in index.controls:
+        closing = decode_control(record, key)
+        if isinstance(closing, HandedOver) and closing.move == control.move:
+            return _views(decode_entries(closing.entries, key)[0], key)
+    raise Fault(f"{key}: no closing record of move {control.move}")
 
 
 async def _objects(store: ObjectStore, refs: list[ObjectRef]) -> dict[int, list[ObjectRange]]:

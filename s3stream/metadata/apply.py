@@ -1,8 +1,9 @@
 """What each metadata record does to the image: one pure function a record.
 
 The decisions were checked before they were written (broker/controller); here they only happen.
-Three kinds of record can come too late and are then passed by: an end that names an object whose
-maker is fenced, an opening of an epoch that is over, and a change to a topic that is gone. A record
+Some records can come too late and are then passed by: an end that names an object whose maker is
+fenced, an opening of an epoch that is over, the end of a move that is not pending any more, and a
+change to a topic that is gone. A record
 that breaks the order of identifiers is no late one but a fault: it stops the reader.
 """
 
@@ -17,11 +18,14 @@ import msgspec
 from objectstore.errors import Corrupt
 
 from . import records as r
+from .features import HEADWATER_VERSION, SUPPORTED_LEVEL
 from .image import (
     BrokerRegistration,
     End,
+    Handoff,
     IncarnationState,
     MetadataImage,
+    Move,
     PartitionImage,
     Rounds,
     TermHolder,
@@ -81,6 +85,7 @@ def _broker_registered(
         rack=record.rack,
         fenced=False,
         address_http=record.address_http,
+        level=record.level,
     )
     state = IncarnationState(record.incarnation, record.node_id, record.window, False, None, None)
     return changed(
@@ -118,7 +123,15 @@ def _fence(image: MetadataImage, incarnation: int) -> MetadataImage:
     if broker is not None:
         brokers = brokers.set(broker.node_id, _replace(broker, fenced=True))
     incarnations = image.incarnations.set(incarnation, _replace(state, fenced=True))
-    return changed(image, brokers=brokers, incarnations=incarnations)
+    # What a dead source was to hand over its failover gives out; a closing told later is too late.
+    void = [one.move for one in image.moves.values() if one.source == incarnation]
+    return changed(
+        image,
+        brokers=brokers,
+        incarnations=incarnations,
+        moves=image.moves.without(*void),
+        draining=image.draining.without(incarnation),
+    )
 
 
 def _incarnation_ended(
@@ -151,6 +164,7 @@ def _with_leaders(
     image: MetadataImage, leaders: Iterable[r.LeaderChange], at: r.Position
 ) -> MetadataImage:
     updates: list[tuple[UUID, PartitionImage]] = []
+    over: list[int] = []
     for change in leaders:
         found = image.partition_of(change.stream_id)
         if found is None:  # deleted meanwhile
@@ -171,11 +185,20 @@ def _with_leaders(
             is_new=partition.is_new and change.source is None,
         )
         updates.append((topic.topic_id, after))
-    return with_partitions(image, updates)
+        handoff = image.handoffs.get(change.stream_id)
+        if handoff is not None and handoff.source != change.source:
+            over.append(change.stream_id)
+    return _without_handoffs(with_partitions(image, updates), over)
+
+
+def _without_handoffs(image: MetadataImage, stream_ids: Iterable[int]) -> MetadataImage:
+    over = [one for one in stream_ids if one in image.handoffs]
+    return changed(image, handoffs=image.handoffs.without(*over)) if over else image
 
 
 def _opened(image: MetadataImage, record: r.Opened, at: r.Position) -> MetadataImage:
     updates: list[tuple[UUID, PartitionImage]] = []
+    opened: list[int] = []
     for stream_id, leader_epoch in record.streams:
         found = image.partition_of(stream_id)
         if found is None:
@@ -183,7 +206,65 @@ def _opened(image: MetadataImage, record: r.Opened, at: r.Position) -> MetadataI
         topic, partition = found
         if partition.leader == record.incarnation and partition.leader_epoch == leader_epoch:
             updates.append((topic.topic_id, _replace(partition, source=None, is_new=False)))
-    return with_partitions(image, updates)
+            opened.append(stream_id)
+    return _without_handoffs(with_partitions(image, updates), opened)
+
+
+def _move_begun(image: MetadataImage, record: r.MoveBegun, at: r.Position) -> MetadataImage:
+    if record.move < image.next_move:
+        raise Corrupt(f"metadata record {at}: move {record.move} begins a second time")
+    move = Move(record.move, record.source, record.target, tuple(record.streams))
+    return changed(image, moves=image.moves.set(move.move, move), next_move=record.move + 1)
+
+
+def still_moving(image: MetadataImage, move: Move) -> list[tuple[TopicImage, PartitionImage]]:
+    """The partitions that the move is still about: led as it says, and not deleted."""
+    found = []
+    for stream_id, leader_epoch in move.streams:
+        place = image.partition_of(stream_id)
+        if place is None:
+            continue
+        partition = place[1]
+        if (partition.leader, partition.leader_epoch) == (move.source, leader_epoch):
+            found.append(place)
+    return found
+
+
+def _leaders_moved(image: MetadataImage, record: r.LeadersMoved, at: r.Position) -> MetadataImage:
+    move = image.moves.get(record.move)
+    if move is None:
+        return image
+    moved = still_moving(image, move)
+    leaders = [
+        r.LeaderChange(p.stream_id, move.target, p.leader_epoch + 1, move.source) for _, p in moved
+    ]
+    handoff = Handoff(move.move, move.source, record.contents)
+    image = _with_leaders(image, leaders, at)
+    return changed(
+        image,
+        moves=image.moves.without(move.move),
+        handoffs=image.handoffs.change((p.stream_id, handoff) for _, p in moved),
+    )
+
+
+def _move_cancelled(image: MetadataImage, record: r.MoveCancelled, at: r.Position) -> MetadataImage:
+    move = image.moves.get(record.move)
+    if move is None:
+        return image
+    # Its own source until it has opened them anew: this appointment has no opening yet.
+    leaders = [
+        r.LeaderChange(p.stream_id, move.source, p.leader_epoch + 1, move.source)
+        for _, p in still_moving(image, move)
+    ]
+    image = _with_leaders(image, leaders, at)
+    return changed(image, moves=image.moves.without(move.move))
+
+
+def _draining_set(image: MetadataImage, record: r.DrainingSet, at: r.Position) -> MetadataImage:
+    state = image.incarnations.get(record.incarnation)
+    if state is None or state.fenced or not record.draining:
+        return changed(image, draining=image.draining.without(record.incarnation))
+    return changed(image, draining=image.draining.set(record.incarnation, True))
 
 
 def _topic_created(image: MetadataImage, record: r.TopicCreated, at: r.Position) -> MetadataImage:
@@ -248,6 +329,7 @@ def _topic_deleted(image: MetadataImage, record: r.TopicDeleted, at: r.Position)
     topic = image.topic_by_id(record.topic_id)
     if topic is None:
         return image
+    image = _without_handoffs(image, (p.stream_id for p in topic.partitions))
     return changed(
         image,
         topics=image.topics.without(topic.name),
@@ -287,6 +369,11 @@ def _producer_ids_allocated(
 def _feature_level_set(
     image: MetadataImage, record: r.FeatureLevelSet, at: r.Position
 ) -> MetadataImage:
+    if record.name == HEADWATER_VERSION and record.level > SUPPORTED_LEVEL:
+        raise Corrupt(
+            f"metadata record {at}: the cluster's level is {record.level}, this version reads "
+            f"up to {SUPPORTED_LEVEL}; start a newer version"
+        )
     if record.level == 0:
         return changed(image, features=image.features.without(record.name))
     return changed(image, features=image.features.set(record.name, record.level))
@@ -313,6 +400,10 @@ _APPLY: dict[type[Any], Callable[[MetadataImage, Any, r.Position], MetadataImage
     r.IncarnationEnded: _incarnation_ended,
     r.LeadersChanged: _leaders_changed,
     r.Opened: _opened,
+    r.MoveBegun: _move_begun,
+    r.LeadersMoved: _leaders_moved,
+    r.MoveCancelled: _move_cancelled,
+    r.DrainingSet: _draining_set,
     r.TopicCreated: _topic_created,
     r.PartitionsCreated: _partitions_created,
     r.TopicDeleted: _topic_deleted,

@@ -27,6 +27,7 @@ class BrokerRegistration(msgspec.Struct, frozen=True, array_like=True):
     rack: str | None
     fenced: bool
     address_http: str | None
+    level: int = 1
 
 
 class End(NamedTuple):
@@ -90,11 +91,33 @@ class TermHolder(NamedTuple):
     node_id: int
 
 
+class Move(msgspec.Struct, frozen=True, array_like=True):
+    """Leadership on its way from a live incarnation to another. streams: (stream id, epoch)."""
+
+    move: int
+    source: int
+    target: int
+    streams: tuple[tuple[int, int], ...]
+
+
+class Handoff(NamedTuple):
+    """Where the closing of a move tells of a stream; until its opening by a later leader."""
+
+    move: int
+    source: int
+    contents: BlobRef
+
+
 _NO_CONFIGS: Mapping[str, str] = {}
 
 
 class MetadataImage(msgspec.Struct, frozen=True):
-    """position: the last record applied. cluster_id is "" before the cluster is created."""
+    """position: the last record applied. cluster_id is "" before the cluster is created.
+
+    draining: live incarnations that are about to leave. moves: pending, by number. handoffs: by
+    stream id, of streams whose source is an incarnation that closed them; once that one is dead,
+    they say the same as its recovery object.
+    """
 
     cluster_id: str = ""
     window: int = 0
@@ -113,6 +136,10 @@ class MetadataImage(msgspec.Struct, frozen=True):
     next_stream_id: int = 0
     next_incarnation: int = 0
     rounds: Rounds = Rounds()
+    moves: PersistentMap[int, Move] = PersistentMap()
+    next_move: int = 0
+    handoffs: PersistentMap[int, Handoff] = PersistentMap()
+    draining: PersistentMap[int, bool] = PersistentMap()
 
     @property
     def term(self) -> int:
@@ -139,6 +166,11 @@ class MetadataImage(msgspec.Struct, frozen=True):
         """Not fenced, by node id."""
         live = (broker for broker in self.brokers.values() if not broker.fenced)
         return sorted(live, key=lambda broker: broker.node_id)
+
+    def staying_brokers(self) -> list[BrokerRegistration]:
+        """Live ones that may be given something to lead; all live ones, where all are leaving."""
+        live = self.live_brokers()
+        return [one for one in live if one.incarnation not in self.draining] or live
 
     def unended(self) -> list[IncarnationState]:
         """Fenced incarnations whose log has not been ended and taken over yet, oldest first."""

@@ -27,6 +27,8 @@ from .snapshot import write_snapshot
 from .tail import fold
 
 OnImage = Callable[[MetadataImage, MetadataImage], None]
+# Sequence and records of a durable object, before the image that they lead to is told.
+OnObject = Callable[[int, list[bytes]], None]
 
 # Comes after every real sequence, so that a planned record always follows what is durable.
 _PLANNED_SEQ = 2**63
@@ -63,6 +65,7 @@ class TermLog:
         rng: Random,
         on_image: OnImage,
         on_trouble: OnTrouble | None = None,
+        on_object: OnObject | None = None,
         unsnapshot: Unsnapshot = Unsnapshot(),  # noqa: B008
         snapshot_records: int = SNAPSHOT_RECORDS,
         snapshot_bytes: int = SNAPSHOT_BYTES,
@@ -73,6 +76,7 @@ class TermLog:
         self._store = store
         self._rng = rng
         self._on_image = on_image
+        self._on_object = on_object
         self._on_trouble = on_trouble
         self._log = meta_log(term)
         self._writer = LogWriter(
@@ -103,6 +107,11 @@ class TermLog:
     def ahead_bytes(self) -> int:
         """Of those records, about."""
         return self._writer.pending_bytes + self._writer.in_flight_bytes
+
+    @property
+    def last_confirmed_at(self) -> float:
+        """Loop time; so long ago nobody had ended this term."""
+        return self._writer.last_confirmed_at
 
     @property
     def is_ours(self) -> bool:
@@ -153,6 +162,8 @@ class TermLog:
         self._bytes += durable.size_bytes
         self._retirement.note_durable(self._log, durable.index.decoded_header(durable.key).trim)
         self._check_due()
+        if self._on_object is not None:
+            self._on_object(durable.seq, durable.controls)
         self._on_image(before, self.image)
 
     def _check_due(self) -> None:

@@ -77,7 +77,8 @@ class TermBegun(_Record, frozen=True, tag="term-begun"):
 class BrokerRegistered(_Record, frozen=True, tag="broker-registered"):
     """A process got an incarnation; an older one of the same node id is fenced by this.
 
-    window: PUTs in flight of its write-ahead log, for ever.
+    window: PUTs in flight of its write-ahead log, for ever. level: the highest level of
+    `features.HEADWATER_VERSION` whose records the process reads.
     """
 
     node_id: int
@@ -87,6 +88,7 @@ class BrokerRegistered(_Record, frozen=True, tag="broker-registered"):
     listeners: tuple[Endpoint, ...]
     rack: str | None = None
     address_http: str | None = None
+    level: int = 1
 
 
 class BrokerUnregistered(_Record, frozen=True, tag="broker-unregistered"):
@@ -146,6 +148,43 @@ class Opened(_Record, frozen=True, tag="opened"):
 class NewPartition(msgspec.Struct, frozen=True, array_like=True):
     stream_id: int
     leader: int
+
+
+class MoveBegun(_Record, frozen=True, tag="move-begun"):
+    """Leadership of these streams is to go from one live incarnation to another (level 2).
+
+    move: its number, given out once. streams: (stream id, leader epoch under which `source`
+    leads); a pair whose epoch is over by the end of the move stays out of it.
+    """
+
+    move: int
+    source: int
+    target: int
+    streams: list[tuple[int, int]]
+
+
+class LeadersMoved(_Record, frozen=True, tag="leaders-moved"):
+    """The source's closing record of a move is durable: the target leads, each epoch one higher.
+
+    contents: the object that tells what the streams held at the closing: the log object with the
+    closing record, or the blob that the record names.
+    """
+
+    move: int
+    contents: BlobRef
+
+
+class MoveCancelled(_Record, frozen=True, tag="move-cancelled"):
+    """The source goes on leading, each epoch one higher: whatever it closed it opens again."""
+
+    move: int
+
+
+class DrainingSet(_Record, frozen=True, tag="draining-set"):
+    """Whether a live incarnation is to be given nothing more to lead, being about to leave."""
+
+    incarnation: int
+    draining: bool
 
 
 class TopicCreated(_Record, frozen=True, tag="topic-created"):
@@ -221,6 +260,10 @@ Record: TypeAlias = (
     | IncarnationEnded
     | LeadersChanged
     | Opened
+    | MoveBegun
+    | LeadersMoved
+    | MoveCancelled
+    | DrainingSet
     | TopicCreated
     | PartitionsCreated
     | TopicDeleted

@@ -3,7 +3,8 @@
     meta/snapshot/<term>-<seq>    the image after every record up to and with that log object
 
 The newest is found by LIST. Its body is one msgpack array with a format version in front; what the
-image derives from other fields is not in it.
+image derives from other fields is not in it. Format 1 ends with the deletion rounds; format 2 has
+moves of leadership after them, and is written once the cluster's level says that all read it.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ from objectstore.store import ObjectStore
 from wal.format import Kind, compose_blob, read_blob
 from wal.keys import SNAPSHOT_PREFIX, parse_snapshot_key, snapshot_key
 
+from .features import FIRST_LEVEL, HEADWATER_VERSION, SUPPORTED_LEVEL, may_move
 from .image import (
     BrokerRegistration,
+    Handoff,
     IncarnationState,
     MetadataImage,
+    Move,
     Rounds,
     TermHolder,
     TopicImage,
@@ -30,7 +34,9 @@ from .image import (
 from .persistent_map import PersistentMap
 from .records import Position
 
-SNAPSHOT_VERSION = 1
+SNAPSHOT_VERSION = 2
+# Written while the cluster's level is one that the first release reads.
+FIRST_SNAPSHOT_VERSION = 1
 
 
 class SnapshotName(NamedTuple):
@@ -56,6 +62,15 @@ class _Snapshot(msgspec.Struct, array_like=True):
     next_stream_id: int
     next_incarnation: int
     rounds: Rounds
+    # From format 2 on.
+    next_move: int = 0
+    moves: list[Move] = []
+    handoffs: list[tuple[Handoff, list[int]]] = []
+    draining: list[int] = []
+
+
+# What was behind `rounds` before there were moves: nothing.
+_FIELDS_OF_FIRST = 16
 
 
 _encoder = msgspec.msgpack.Encoder(uuid_format="bytes")
@@ -65,29 +80,39 @@ _version_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 
 def encode_image(image: MetadataImage) -> bytes:
     """Equal images give equal bytes, whatever the order in which they came to be."""
-    return _encoder.encode(
-        _Snapshot(
-            version=SNAPSHOT_VERSION,
-            cluster_id=image.cluster_id,
-            window=image.window,
-            store=image.store,
-            created_ms=image.created_ms,
-            position=image.position,
-            holder=image.holder,
-            brokers=[image.brokers[key] for key in sorted(image.brokers)],
-            incarnations=[image.incarnations[key] for key in sorted(image.incarnations)],
-            topics=[image.topics[name] for name in sorted(image.topics)],
-            configs=[
-                (kind, name, dict(sorted(image.configs[kind, name].items())))
-                for kind, name in sorted(image.configs)
-            ],
-            features=dict(sorted(image.features.items())),
-            next_producer_id=image.next_producer_id,
-            next_stream_id=image.next_stream_id,
-            next_incarnation=image.next_incarnation,
-            rounds=image.rounds,
-        )
+    newer = may_move(image) or image.next_move > 0 or bool(image.draining)
+    version = SNAPSHOT_VERSION if newer else FIRST_SNAPSHOT_VERSION
+    by_handoff: dict[Handoff, list[int]] = {}
+    for stream_id in sorted(image.handoffs):
+        by_handoff.setdefault(image.handoffs[stream_id], []).append(stream_id)
+    body = _Snapshot(
+        version=version,
+        cluster_id=image.cluster_id,
+        window=image.window,
+        store=image.store,
+        created_ms=image.created_ms,
+        position=image.position,
+        holder=image.holder,
+        brokers=[image.brokers[key] for key in sorted(image.brokers)],
+        incarnations=[image.incarnations[key] for key in sorted(image.incarnations)],
+        topics=[image.topics[name] for name in sorted(image.topics)],
+        configs=[
+            (kind, name, dict(sorted(image.configs[kind, name].items())))
+            for kind, name in sorted(image.configs)
+        ],
+        features=dict(sorted(image.features.items())),
+        next_producer_id=image.next_producer_id,
+        next_stream_id=image.next_stream_id,
+        next_incarnation=image.next_incarnation,
+        rounds=image.rounds,
+        next_move=image.next_move,
+        moves=[image.moves[number] for number in sorted(image.moves)],
+        handoffs=sorted(by_handoff.items()),
+        draining=sorted(image.draining),
     )
+    if version == FIRST_SNAPSHOT_VERSION:
+        return _encoder.encode(msgspec.structs.astuple(body)[:_FIELDS_OF_FIRST])
+    return _encoder.encode(body)
 
 
 def decode_image(data: bytes | memoryview, where: str) -> MetadataImage:
@@ -95,14 +120,21 @@ def decode_image(data: bytes | memoryview, where: str) -> MetadataImage:
     try:
         fields = _version_decoder.decode(data)
         version = msgspec.msgpack.decode(fields[0], type=int) if fields else -1
-        if version != SNAPSHOT_VERSION:
+        if not FIRST_SNAPSHOT_VERSION <= version <= SNAPSHOT_VERSION:
             raise Corrupt(
                 f"{where}: metadata snapshot of format {version}, this version reads "
-                f"{SNAPSHOT_VERSION}; start the newer version that wrote it"
+                f"{FIRST_SNAPSHOT_VERSION} to {SNAPSHOT_VERSION}; start the newer version that "
+                "wrote it"
             )
         body = _decoder.decode(data)
     except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
         raise Corrupt(f"{where}: unreadable metadata snapshot: {error}") from error
+    level = body.features.get(HEADWATER_VERSION, FIRST_LEVEL)
+    if level > SUPPORTED_LEVEL:
+        raise Corrupt(
+            f"{where}: the cluster's level is {level}, this version reads up to {SUPPORTED_LEVEL}; "
+            "start a newer version"
+        )
     return MetadataImage(
         cluster_id=body.cluster_id,
         window=body.window,
@@ -125,6 +157,12 @@ def decode_image(data: bytes | memoryview, where: str) -> MetadataImage:
         next_stream_id=body.next_stream_id,
         next_incarnation=body.next_incarnation,
         rounds=body.rounds,
+        moves=PersistentMap((move.move, move) for move in body.moves),
+        next_move=body.next_move,
+        handoffs=PersistentMap(
+            (stream_id, handoff) for handoff, streams in body.handoffs for stream_id in streams
+        ),
+        draining=PersistentMap((incarnation, True) for incarnation in body.draining),
     )
 
 

@@ -17,8 +17,10 @@ from s3stream.control import (
     Compacted,
     Control,
     Dropped,
+    HandedOver,
     OpenedStream,
     Opening,
+    Received,
     Report,
     ShortenedIndex,
     Trimmed,
@@ -42,6 +44,7 @@ from wal.format import LargeBatchRef
 FOLDER = Path(__file__).parent / "streams_v1"
 # Entries of version 2: with a history.
 FOLDER_V2 = Path(__file__).parent / "streams_v2"
+FOLDER_MOVES = Path(__file__).parent / "streams_moves"
 
 
 def numbered(first: int) -> bytes:
@@ -114,6 +117,12 @@ CONTROLS: list[Control] = [
     Report(5, 10, ["data/5e/1-7"], BLOB),
 ]
 
+# What level 2 of the cluster added; who does not know it stops at it.
+CONTROLS_OF_MOVES: list[Control] = [
+    HandedOver(3, [(7, 0), (42, 160)], b"entries"),
+    Received([OpenedStream(42, 7, (3, 19, 0))], 1, 3, BLOB),
+]
+
 
 def build() -> dict[Path, bytes]:
     """What today's code writes. (Entries of version 1 are only read any more.)"""
@@ -121,12 +130,13 @@ def build() -> dict[Path, bytes]:
         FOLDER_V2 / "entries.bin": encode_entries(entries_with_history(), gone=[3, 5]),
         FOLDER_V2 / "history.bin": encode_history(42, OLDER),
     }
-    for one in CONTROLS:
-        files[FOLDER / f"{type(one).__name__.lower()}.bin"] = encode_control(one)
+    for folder, controls in ((FOLDER, CONTROLS), (FOLDER_MOVES, CONTROLS_OF_MOVES)):
+        for one in controls:
+            files[folder / f"{type(one).__name__.lower()}.bin"] = encode_control(one)
     return files
 
 
 if __name__ == "__main__":
-    FOLDER_V2.mkdir(exist_ok=True)
     for path, data in build().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(data)

@@ -24,8 +24,16 @@ def create_topic(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> No
 class NumberedLoad(threading.Thread):
     """An idempotent producer that sends ascending numbers to each partition, until `finish`."""
 
-    def __init__(self, bootstrap: str, topic: str, pause_s: float = 0.01, **config: Any) -> None:
+    def __init__(
+        self,
+        bootstrap: str,
+        topic: str,
+        pause_s: float = 0.01,
+        partitions: int = PARTITIONS,
+        **config: Any,
+    ) -> None:
         super().__init__(daemon=True)
+        self._partitions = partitions
         from confluent_kafka import Producer
 
         self.topic = topic
@@ -64,7 +72,7 @@ class NumberedLoad(threading.Thread):
     def run(self) -> None:
         number = 0
         while not self._stopping.is_set():
-            for partition in range(PARTITIONS):
+            for partition in range(self._partitions):
                 value = f"{partition}:{number}".encode()
                 self._produce(partition, value)
             number += 1
@@ -108,7 +116,7 @@ class NumberedLoad(threading.Thread):
 
     def assert_kept(self, bootstrap: str) -> None:
         """Every acknowledged record is where it was acknowledged; none is there twice."""
-        found = read_all(bootstrap, self.topic)
+        found = read_all(bootstrap, self.topic, self._partitions)
         for (partition, offset), value in self.acknowledged.items():
             assert found[partition].get(offset) == value, (partition, offset, value)
         stored = {value for records in found.values() for value in records.values()}
@@ -117,6 +125,21 @@ class NumberedLoad(threading.Thread):
             assert sorted(records) == list(range(len(records))), f"holes in {partition}"
             numbers = [int(records[offset].split(b":")[1]) for offset in sorted(records)]
             assert numbers == list(range(len(numbers))), f"doubled or missing in {partition}"
+
+
+def _watermarks(consumer: Any, place: Any, deadline: float) -> tuple[int, int]:
+    """librdkafka gives this one question's error to its caller, also where the leader has moved."""
+    from confluent_kafka import KafkaError, KafkaException
+
+    while True:
+        try:
+            found = consumer.get_watermark_offsets(place, timeout=deadline - time.monotonic())
+            return found[0], found[1]
+        except KafkaException as error:
+            moved = error.args[0].code() == KafkaError.NOT_LEADER_FOR_PARTITION
+            if not moved or time.monotonic() > deadline:
+                raise
+            consumer.list_topics(place.topic, timeout=10)
 
 
 def read_all(
@@ -139,7 +162,7 @@ def read_all(
     try:
         for partition in range(partitions):
             place = TopicPartition(topic, partition, 0)
-            low, high = consumer.get_watermark_offsets(place, timeout=timeout_s)
+            low, high = _watermarks(consumer, place, deadline)
             found[partition] = {}
             consumer.assign([TopicPartition(topic, partition, low)])
             while len(found[partition]) < high - low:

@@ -2,7 +2,8 @@
 
 A planted bug is a patch in this folder: a line that says what it does, then a unified diff. It is
 applied to a copy of the tree; the product has no switch for it. A bug counts as found by a seed
-that fails with the patch and passes without.
+that fails with the patch and passes without. Those that say "Found with --brokers." above the diff
+take several brokers.
 
     python -m tests.planted                 all of them
     python -m tests.planted NAME ...        some
@@ -35,6 +36,12 @@ class Planted:
     def what(self) -> str:
         return self.patch.read_text().partition("\n")[0]
 
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of the simulation that finds it."""
+        about = self.patch.read_text().partition("\n--- a/")[0]
+        return ("--brokers",) if "Found with --brokers." in about else ()
+
 
 def planted() -> list[Planted]:
     return [Planted(path.stem, path) for path in sorted(HERE.glob("*.patch"))]
@@ -55,11 +62,14 @@ def apply(patch: Path, tree: Path) -> None:
     )
 
 
-def run(tree: Path, seed: int) -> str | None:
+def run(tree: Path, seed: int, options: tuple[str, ...] = ()) -> str | None:
     """None where the seed passes; else the last line of what it says."""
     try:
         done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-m", "tests.simulation", "--seed", str(seed)],
+            [
+                *(sys.executable, "-W", "ignore", "-m", "tests.simulation"),
+                *("--seed", str(seed), *options),
+            ],
             cwd=tree,
             capture_output=True,
             text=True,
@@ -84,8 +94,8 @@ def find(one: Planted, clean: Path, seeds: range) -> tuple[Planted, int | None, 
         except subprocess.CalledProcessError:
             return one, None, "the patch does not fit the tree any more"
         for seed in seeds:
-            told = run(tree, seed)
-            if told is not None and run(clean, seed) is None:
+            told = run(tree, seed, one.options)
+            if told is not None and run(clean, seed, one.options) is None:
                 return one, seed, told
     return one, None, ""
 

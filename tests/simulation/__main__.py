@@ -4,6 +4,7 @@
                          without a broker; then a run for every place at which none of them crashed
                          or paused a process. A place that is left fails the command
 --seed 17                one, with its trace
+--brokers                with either: several brokers at a time, instead of one after the other
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 import time
 
 from .batch import WORLDS, Batch, Job, commit_id, run_all, seeds_of
+from .fleet_simulation import FleetSimulation
 from .simulation import Simulation
 from .strike import Strike
 
@@ -29,18 +31,25 @@ def main() -> int:
     parser.add_argument("--strike", help="with --seed: also hit a process that waits there")
     parser.add_argument("--fault", default="crash")
     parser.add_argument("--no-places", action="store_true", help="leave out the second part")
+    parser.add_argument("--brokers", action="store_true", help="several brokers at a time")
     asked = parser.parse_args()
     if asked.seed is not None:
         strike = Strike(asked.strike, asked.fault) if asked.strike else None
-        return one(Job(asked.world, asked.seed, strike))
-    return many(asked.seeds, asked.jobs, asked.commit or commit_id(), not asked.no_places)
+        world = "fleet" if asked.brokers else asked.world
+        return one(Job(world, asked.seed, strike))
+    commit = asked.commit or commit_id()
+    if asked.brokers:
+        return many_brokers(asked.seeds, asked.jobs, commit)
+    return many(asked.seeds, asked.jobs, commit, not asked.no_places)
 
 
 def one(job: Job) -> int:
-    if job.world != "broker":
+    if job.world not in ("broker", "fleet"):
         outcome = WORLDS[job.world](job.seed, job.strike)
     else:
-        simulation = Simulation(job.seed, job.strike)
+        simulation: Simulation | FleetSimulation = (
+            FleetSimulation(job.seed) if job.world == "fleet" else Simulation(job.seed, job.strike)
+        )
         lines: list[str] = []
         simulation.loop.on_record = lambda at_s, event: lines.append(f"{at_s - 1000:10.4f} {event}")
         try:
@@ -56,26 +65,43 @@ def one(job: Job) -> int:
     return 0
 
 
+def many_brokers(count: int, processes: int, commit: str) -> int:
+    fixed, drawn = seeds_of(count, commit)
+    print(f"seeds 0 to {len(fixed) - 1}, and from commit {commit}: {drawn}", flush=True)
+    begun = time.monotonic()
+    batch = Batch(brokers=True)
+    run_all([Job("fleet", seed) for seed in fixed + drawn], batch, processes)
+    tell(batch, time.monotonic() - begun)
+    return 0 if judge(batch, places=False) else 1
+
+
 def many(count: int, processes: int, commit: str, places: bool) -> int:
     fixed, drawn = seeds_of(count, commit)
     print(f"seeds 0 to {len(fixed) - 1}, and from commit {commit}: {drawn}", flush=True)
     begun = time.monotonic()
     batch = Batch()
     few = [*fixed[: len(fixed) // 10], *drawn[: len(drawn) // 10]]
-    jobs = [Job("broker", seed) for seed in fixed + drawn] + [Job("lives", seed) for seed in few]
+    jobs = [Job("broker", seed) for seed in fixed + drawn]
+    # Some places only several brokers come by; `--brokers` runs those for themselves.
+    worlds = ("lives", "fleet") if places else ("lives",)
+    jobs += [Job(world, seed) for world in worlds for seed in few]
     run_all(jobs, batch, processes)
     for attempt in range(ATTEMPTS if places else 0):
         further = batch.jobs_for_places(attempt)
         if further and not batch.failures:
             print(f"{len(further)} more runs, for as many places not yet hit", flush=True)
             run_all(further, batch, processes)
+    tell(batch, time.monotonic() - begun)
+    return 0 if judge(batch, places) else 1
+
+
+def tell(batch: Batch, seconds: float) -> None:
     print(
         f"{batch.runs} runs, {batch.seconds / 3600:.2f} simulated hours, "
-        f"{batch.acknowledged} acknowledged batches in {time.monotonic() - begun:.0f} s"
+        f"{batch.acknowledged} acknowledged batches in {seconds:.0f} s"
     )
     for kind, times in sorted(batch.fired.items()):
         print(f"  {kind:20} {times}")
-    return 0 if judge(batch, places) else 1
 
 
 def judge(batch: Batch, places: bool) -> bool:

@@ -53,7 +53,11 @@ class Admin(Client):
                 self.leave()  # it does not know yet that the topic was deleted
                 continue
             if answer.error_code == ErrorCode.TOPIC_ALREADY_EXISTS and tried:
-                topic_id = (await self.describe())[name]
+                found = (await self.describe()).get(name)
+                if found is None:
+                    await self.rest(0.2)
+                    continue  # told by a broker that does not know it yet
+                topic_id = found
             elif self.retry(answer.error_code, f"creation of {name}"):
                 tried = True
                 await self.rest(0.2)

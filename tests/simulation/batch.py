@@ -15,6 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from .fleet_simulation import FLEET_DEEDS, FLEET_KINDS, run_fleet_seed
 from .lives import run_lives
 from .places import all_places
 from .simulation import DEEDS, KINDS, run_seed
@@ -26,6 +27,7 @@ SEEDS_PER_PLACE = 3
 WORLDS: dict[str, Callable[[int, Strike | None], Outcome]] = {
     "broker": run_seed,
     "lives": run_lives,
+    "fleet": run_fleet_seed,
 }
 
 
@@ -49,8 +51,12 @@ class Job(NamedTuple):
 @dataclass
 class Batch:
     """failures: job and traceback of each. reached: runs that came by a place. too_short: runs that
-    went through less than each must."""
+    went through less than each must.
 
+    brokers: several at a time, see `fleet_simulation`; else one, see `simulation`.
+    """
+
+    brokers: bool = False
     runs: int = 0
     seconds: float = 0.0
     acknowledged: int = 0
@@ -79,8 +85,9 @@ class Batch:
 
     @property
     def never_fired(self) -> list[str]:
-        missing = [kind for kind in KINDS if not self.fired[kind]]
-        return missing + [deed for deed in DEEDS if not self.counted[deed]]
+        kinds, deeds = (FLEET_KINDS, FLEET_DEEDS) if self.brokers else (KINDS, DEEDS)
+        missing = [kind for kind in kinds if not self.fired[kind]]
+        return missing + [deed for deed in deeds if not self.counted[deed]]
 
     @property
     def never_reached(self) -> list[str]:

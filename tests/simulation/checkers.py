@@ -7,6 +7,7 @@ it is. `History` is fed with each answer at the instant it comes, and raises `Vi
     idempotent     is there once, and in the order of its sequences
     seen           by any reader: never disappears, never changes
     offsets        batches lie side by side; no hole, no overlap
+    epochs         never go back along the log; one process at most wrote in each
     marks          high watermarks and log starts never go back
     commits        read back, or a later one
     topics         there from the answer to their creation until their deletion is asked for
@@ -47,6 +48,7 @@ class Sent:
     base_sequence: int = -1
     acknowledged_at: int = -1
     timestamp_ms: int = -1
+    acknowledged_by: str = ""
 
     def __repr__(self) -> str:
         told = f"{self.producer} batch {self.number} ({self.count} records"
@@ -65,6 +67,7 @@ class PartitionHistory:
     start_told: int = 0
     retention: bool = False
     next_sequence: dict[int, int] = field(default_factory=dict)
+    epochs: dict[int, int] = field(default_factory=dict)
 
 
 class History:
@@ -142,6 +145,9 @@ class History:
                 raise Violation(f"{place}: {header.last_offset} read above {high_watermark}")
             sent = self._known(place, header)
             self._place(sent, header.base_offset)
+            epochs = self.at(place).epochs
+            if epochs.setdefault(header.base_offset, header.leader_epoch) != header.leader_epoch:
+                raise Violation(f"{place}: {sent} changed its leader epoch")
         self.counted["read"] += expected >= 0
         return max(expected, offset)
 
@@ -244,6 +250,24 @@ class History:
             if first != base:
                 raise Violation(f"{place}: {sent} twice, at {first} and {base}")
         self._check_sequences(place, partition)
+        self._check_epochs(place, partition)
+
+    def _check_epochs(self, place: Place, partition: PartitionHistory) -> None:
+        before = -1
+        writers: dict[int, str] = {}
+        for base, epoch in sorted(partition.epochs.items()):
+            if epoch < before:
+                raise Violation(f"{place}: epoch {epoch} at {base}, after {before}")
+            before = epoch
+            sent = partition.log[base]
+            # An idempotent batch may be acknowledged by a later leader, as a duplicate; a plain one
+            # may be there more than once.
+            if sent.producer_id < 0 and sent.acknowledged_at == base:
+                writer = writers.setdefault(epoch, sent.acknowledged_by)
+                if writer != sent.acknowledged_by:
+                    raise Violation(
+                        f"{place}: {writer} and {sent.acknowledged_by} both wrote in epoch {epoch}"
+                    )
 
     def _check_sequences(self, place: Place, partition: PartitionHistory) -> None:
         last: dict[int, tuple[int, Sent]] = {}

@@ -22,6 +22,7 @@ from random import Random
 from typing import Any
 from unittest.mock import patch
 
+import broker.cluster.member
 import broker.maintenance
 import broker.node
 import broker.upkeep
@@ -30,7 +31,8 @@ import s3stream.disk_cache
 from broker.config import BrokerConfig
 from broker.config.load import load
 from broker.controller import Controller
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from broker.storage_config import stream_config
 from broker.upkeep import compaction_config
 from objectstore.errors import AccessDenied
@@ -244,8 +246,10 @@ class Cluster:
         if not process.ended:
             process.ended = True
             process.ended_at = self.loop.time()
-            if process.ready and process.node is not None:
-                self.counted["adopted"] += process.node.storage.uploader.adopted_objects
+            # One that was fenced may be joining anew, without a log of its own yet.
+            storage = None if process.node is None else process.node._storage
+            if process.ready and storage is not None:
+                self.counted["adopted"] += storage.uploader.adopted_objects
             self._changed.set()
 
     @staticmethod
@@ -320,7 +324,9 @@ class Cluster:
 
             put(broker.node, "stream_config", shrunk)
             put(broker.upkeep, "compaction_config", merged_early)
-            put(broker.node, "Controller", partial(Controller, snapshot_records=snapshots))
+            put(
+                broker.cluster.member, "Controller", partial(Controller, snapshot_records=snapshots)
+            )
             put(broker.maintenance, "COMPACT_FROM_BYTES", 8 << 10)
             put(worker, "open_store", self._open_store)
             put(asyncio, "create_subprocess_exec", self._children.create)

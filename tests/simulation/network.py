@@ -4,6 +4,9 @@
     fragments     what was written at once arrives in pieces, cut anywhere
     back-pressure the writer is told to pause while the reader has not taken what was sent
     cut           both ends meet a reset; what was under way arrives or does not
+    blocked       nothing goes from one host to another, either way or one way; what is sent waits,
+                  as TCP repeats it, and comes when the way is free again
+    lossy         what goes from one host to another is late now and then: sent twice
     a dead node   resets its connections; a paused one accepts them, and says nothing
 
 Everything that happens at an end runs in the context of the node that owns it: so a crash drops
@@ -40,6 +43,9 @@ class SimulatedNetwork:
         self._listening: dict[tuple[str, int], _Listening] = {}
         self._ends: dict[_End, None] = {}
         self._next_port = 40_000
+        self._blocked: Counter[tuple[str, str]] = Counter()
+        self._freed = asyncio.Event()
+        self._lossy: dict[tuple[str, str], float] = {}
 
     def at(self, host: str) -> Network:
         """The network as a process on `host` sees it."""
@@ -69,6 +75,40 @@ class SimulatedNetwork:
         for end in list(self._ends):
             end.reset()
 
+    def block(self, source: str, target: str, for_s: float) -> None:
+        """Nothing goes from host to host for so long, not even the news of a reset."""
+        way = (source, target)
+        self._blocked[way] += 1
+        self.loop.record(f"network blocked from {source} to {target}")
+        self.loop.call_later(for_s, self._free, way, context=contextvars.Context())
+
+    def _free(self, way: tuple[str, str]) -> None:
+        if way not in self._blocked:
+            return
+        self._blocked[way] -= 1
+        if self._blocked[way] > 0:
+            return
+        del self._blocked[way]
+        self._freed.set()
+        self._freed = asyncio.Event()
+        for end in list(self._ends):
+            if end.way == way:
+                end.flow_on()
+
+    def is_blocked(self, source: str, target: str) -> bool:
+        return bool(self._blocked) and (source, target) in self._blocked
+
+    def lose(self, source: str, target: str, chance: float) -> None:
+        """From now on so many of the writes have to be repeated; 0: none."""
+        self._lossy[source, target] = chance
+
+    def heal(self) -> None:
+        """All ways are free again."""
+        self._lossy.clear()
+        for way in list(self._blocked):
+            self._blocked[way] = 1
+            self._free(way)
+
     def _fire(self, kind: str) -> None:
         self.fired[kind] += 1
         self.loop.record(f"network {kind}")
@@ -89,6 +129,8 @@ class SimulatedNetwork:
         self, source: str, host: str, port: int, factory: ProtocolFactory
     ) -> tuple[asyncio.BaseTransport, asyncio.BaseProtocol]:
         await asyncio.sleep(self.draw_latency_s())
+        while self._blocked and (self.is_blocked(source, host) or self.is_blocked(host, source)):
+            await self._freed.wait()
         listening = self._listening.get((host, port))
         if listening is None:
             raise ConnectionRefusedError(111, f"nobody listens on {host}:{port}")
@@ -104,8 +146,11 @@ class SimulatedNetwork:
         protocol.connection_made(client)
         return client, protocol
 
-    def draw_latency_s(self) -> float:
-        return self._rng.uniform(*self.latency_s)
+    def draw_latency_s(self, way: tuple[str, str] | None = None) -> float:
+        latency_s = self._rng.uniform(*self.latency_s)
+        if self._lossy and way in self._lossy and self._rng.random() < self._lossy[way]:
+            latency_s += self._rng.uniform(0.2, 1.0)
+        return latency_s
 
     def cut_anywhere(self, data: bytes) -> tuple[bytes, bytes]:
         """What arrives at once, and what right after it; mostly all of it at once."""
@@ -185,6 +230,9 @@ class _End(asyncio.Transport):
         self._closing = False
         self._lost = False
         self._told_to_pause = False
+        self.way = (far[0], near[0])  # from the far host to this one
+        self._withheld: deque[bytes | None] = deque()
+        self._reset_withheld = False
 
     def begin(self, factory: ProtocolFactory) -> None:
         """The server's side of accepting."""
@@ -245,13 +293,29 @@ class _End(asyncio.Transport):
         self.other._meet_reset()
 
     def _meet_reset(self) -> None:
+        if self._network.is_blocked(*self.way):
+            self._reset_withheld = True
+            return
         error = ConnectionResetError("simulated reset")
         self._call_later(self._network.draw_latency_s(), self._lose, error)
 
+    def flow_on(self) -> None:
+        """The way to here is free again."""
+        withheld, self._withheld = self._withheld, deque()
+        for data in withheld:
+            self._unread_bytes -= len(data or b"")
+            self._send_here(data)
+        if self._reset_withheld:
+            self._meet_reset()
+
     def _send_here(self, data: bytes | None) -> None:
-        self._arriving.append(data)
         self._unread_bytes += len(data or b"")
-        due = max(self._last_arrival, self._loop.time() + self._network.draw_latency_s())
+        if self._network.is_blocked(*self.way):
+            self._withheld.append(data)
+            return
+        self._arriving.append(data)
+        latency_s = self._network.draw_latency_s(self.way)
+        due = max(self._last_arrival, self._loop.time() + latency_s)
         self._last_arrival = due
         self._loop.call_at(due, self._arrive, context=self.context)
 

@@ -13,6 +13,7 @@ instant belongs to the store, so neither a crash nor a cancellation of the clien
     slow        a leg takes up to `slow_s`
     outage      every request fails, from `outage` until it is over
     missing     the same, and the store says that there is no bucket   (BucketMissing)
+    cut off     the same for one node; or only the answers are lost on their way to it
 
 The bytes of a late or slow request are those at the time of sending. Reads know only before,
 throttled, hang and slow. LIST goes in pages, and the world moves between two of them.
@@ -114,6 +115,7 @@ class SimulatedStore(ObjectStore):
         """Called with op and key before a write is sent; True: it has paused the node."""
         self._deleted: set[str] = set()
         self._down = ""
+        self._cut_off: dict[str, str] = {}
         self._waiting_late: builtins.list[tuple[str, Callable[[], None]]] = []
 
     # Steering.
@@ -133,8 +135,15 @@ class SimulatedStore(ObjectStore):
         if for_s is not None:
             self.loop.call_later(for_s, self.recover, context=contextvars.Context())
 
+    def cut_off(self, node: str, for_s: float, *, answers_only: bool = False) -> None:
+        """One node does not reach the store, or does not hear from it."""
+        self._cut_off[node] = "lost_reply" if answers_only else "before"
+        self.loop.record(f"store cut off from {node}")
+        self.loop.call_later(for_s, self._cut_off.pop, node, None, context=contextvars.Context())
+
     def recover(self) -> None:
         self._down = ""
+        self._cut_off.clear()
         self.loop.record("store recovers")
 
     def land_late(self, pattern: str = "*") -> int:
@@ -257,6 +266,8 @@ class SimulatedStore(ObjectStore):
             if self._down == "missing":
                 self.missing_at = self.loop.time()
             return Rule(self._down, op, key)
+        if self._cut_off and (fault := self._cut_off.get(NODE.get())) is not None:
+            return Rule(fault if fault in kinds else "before", op, key)
         for rule in self._rules:
             mine = rule.op == op and fnmatchcase(key, rule.key) and rule.times > 0
             if mine and fnmatchcase(NODE.get(), rule.node) and rule.fault in kinds:

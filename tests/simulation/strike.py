@@ -8,7 +8,7 @@ armed     a fault is due at whatever place comes, the rarer the likelier
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
@@ -92,6 +92,9 @@ class Striker:
             self.struck.update(places)
             self._wanted.difference_update(places)
         return fault
+
+    def choose(self, durations_s: Sequence[float]) -> float:
+        return self._rng.choice(durations_s)
 
     def _is_due(self, places: tuple[str, ...]) -> bool:
         if not self._wanted.isdisjoint(places) and self._now() >= self._rests_until:

@@ -323,6 +323,7 @@ class Producer(Client):
             if one not in lane.pending:
                 raise Violation(f"{one.sent} acknowledged twice")
             lane.pending.remove(one)
+            one.sent.acknowledged_by = host
             start = told.log_start_offset if self._version >= 5 else -1
             self.history.acknowledged(one.sent, told.base_offset, start)
 

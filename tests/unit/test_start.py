@@ -142,7 +142,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line(
     assert list(tmp_path.iterdir()) == [tmp_path / "errors.txt"]
 
 
-def test_a_second_broker_is_refused_and_take_over_ends_the_first_with_its_own_status(
+def test_a_second_process_of_a_node_is_refused_and_take_over_ends_the_first_with_its_own_status(
     tmp_path: Path,
 ) -> None:
     store = ("--store", f"file://{tmp_path}/data")
@@ -151,7 +151,7 @@ def test_a_second_broker_is_refused_and_take_over_ends_the_first_with_its_own_st
     second_home.mkdir()
     with start(first_home, *FREE, *store) as first:
         address = first.ready()[1]
-        with start(second_home, *FREE, *store) as second:
+        with start(second_home, *FREE, *store, "--node-id", "1") as second:
             assert second.end() == exit_status.FAILED
             assert f"node 1 of this store is running and answers at {address}" in second.said()
         assert first.process.poll() is None

@@ -10,7 +10,8 @@ from typing import Any
 
 from broker.config.load import load
 from broker.controller import NewTopic
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from broker.partition.partition import Partition
 from objectstore.drivers.memory import MemoryStore
 from objectstore.errors import AccessDenied

@@ -8,7 +8,8 @@ import pytest
 
 from broker.config.load import load
 from broker.controller.topics import NewTopic
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from objectstore.errors import Corrupt
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import SimulatedNetwork

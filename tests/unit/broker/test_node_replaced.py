@@ -8,12 +8,13 @@ from unittest.mock import patch
 
 import pytest
 
-import broker.node
+import broker.failovers
 from broker.config.load import load
 from broker.controller import StartRefused
 from broker.controller.answering import _request
 from broker.controller.topics import NewTopic
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from broker.outcome import CloseConnection
 from objectstore.store import ObjectStore
 from s3stream.takeover import RecoveredLog, recover
@@ -52,7 +53,7 @@ def test_what_a_successor_let_be_collected_is_no_hole_to_who_was_replaced() -> N
             return await recover(store, incarnation, end)
 
         second, third = node("h2"), node("h3")
-        with patch.object(broker.node, "recover", slow):
+        with patch.object(broker.failovers, "recover", slow):
             starting = asyncio.create_task(second.start())
             await held.wait()
         await third.start()

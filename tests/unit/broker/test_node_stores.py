@@ -8,7 +8,8 @@ from random import Random
 
 from broker.config.load import load
 from broker.controller.topics import NewTopic
-from broker.node import Environment, Node
+from broker.environment import Environment
+from broker.node import Node
 from objectstore.layers import LayeredStore
 from objectstore.store import Chunks, ObjectStore
 from objectstore.wrappers.passing import PassingStore

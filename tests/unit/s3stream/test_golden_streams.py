@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from s3stream.control import decode_control
+from s3stream.control import Control, decode_control
 from s3stream.history import decode_history
 from s3stream.index_pages import decode_entries
 from tests.golden.make_streams import (
     CONTROLS,
+    CONTROLS_OF_MOVES,
     FOLDER,
+    FOLDER_MOVES,
     FOLDER_V2,
     OLDER,
     build,
@@ -21,7 +23,11 @@ ENTRIES_V1 = FOLDER / "entries.bin"
 
 
 def test_todays_code_writes_the_same_bytes() -> None:
-    kept = {*FOLDER.iterdir(), *FOLDER_V2.iterdir()} - {ENTRIES_V1}
+    kept = {
+        *FOLDER.iterdir(),
+        *FOLDER_V2.iterdir(),
+        *FOLDER_MOVES.iterdir(),
+    } - {ENTRIES_V1}
     assert {path: path.read_bytes() for path in kept} == build()
 
 
@@ -38,8 +44,13 @@ def test_histories_of_v1_are_read() -> None:
     assert decode_history((FOLDER_V2 / "history.bin").read_bytes(), "k") == (42, OLDER)
 
 
-@pytest.mark.parametrize("position", range(len(CONTROLS)))
-def test_control_records_of_v1_are_read(position: int) -> None:
-    record = CONTROLS[position]
+@pytest.mark.parametrize("record", CONTROLS, ids=lambda one: type(one).__name__)
+def test_control_records_of_v1_are_read(record: Control) -> None:
     data = (FOLDER / f"{type(record).__name__.lower()}.bin").read_bytes()
+    assert decode_control(data, "k") == record
+
+
+@pytest.mark.parametrize("record", CONTROLS_OF_MOVES, ids=lambda one: type(one).__name__)
+def test_control_records_of_moves_are_read(record: Control) -> None:
+    data = (FOLDER_MOVES / f"{type(record).__name__.lower()}.bin").read_bytes()
     assert decode_control(data, "k") == record

@@ -54,7 +54,13 @@ class OneBroker:
     def broker_ids(self) -> Iterable[int]:
         return [1]
 
-    async def alter(self, resource_type: int, name: str, changes: Mapping[str, str | None]) -> None:
+    async def alter(
+        self,
+        resource_type: int,
+        name: str,
+        changes: Mapping[str, str | None],
+        based_on: Mapping[str, str],
+    ) -> None:
         if resource_type == 2:
             place = self.topics[name]
         else:
@@ -161,6 +167,7 @@ def test_broker_keys_have_kafkas_type_and_default_and_are_dynamic_where_kafkas_a
 def test_every_default_that_differs_gives_a_reason() -> None:
     assert {
         "listeners",
+        "broker.heartbeat.interval.ms",
         "broker.session.timeout.ms",
     } == OTHER_DEFAULT
     assert all(BY_KEY[key].reason for key in OTHER_DEFAULT)
@@ -180,10 +187,14 @@ def test_a_failed_change_reaches_nobody_and_a_good_one_is_written_before_the_ans
 def test_concurrent_appends_are_both_kept() -> None:
     class Slow(OneBroker):
         async def alter(
-            self, resource_type: int, name: str, changes: Mapping[str, str | None]
+            self,
+            resource_type: int,
+            name: str,
+            changes: Mapping[str, str | None],
+            based_on: Mapping[str, str],
         ) -> None:
             await asyncio.sleep(0.001)
-            await super().alter(resource_type, name, changes)
+            await super().alter(resource_type, name, changes, based_on)
 
     view = Slow()
     key = "leader.replication.throttled.replicas"

@@ -85,7 +85,7 @@ def test_of_three_starting_processes_exactly_one_decides_in_the_end(seed: int) -
 
     async def main() -> None:
         processes = [
-            start_on(f"p{number}", town.process(number, identity(port=9000 + number)))
+            start_on(f"p{number}", town.process(number, identity(1, port=9000 + number)))
             for number in range(3)
         ]
         await asyncio.sleep(3600)

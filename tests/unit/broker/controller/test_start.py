@@ -119,14 +119,17 @@ def test_take_over_replaces_an_answering_broker_which_learns_who_did_it() -> Non
     asyncio.run(main())
 
 
-def test_an_answering_broker_of_another_node_id_refuses_even_a_take_over() -> None:
+def test_a_broker_of_another_node_id_that_answers_stays_in_the_cluster() -> None:
     async def main() -> None:
-        store = new_store()
-        async with started(new_controller(store)):
-            for who in (identity(None), identity(2), identity(2, take_over=True)):
-                other = new_controller(store, who, seed=2, neighbours=Neighbours(1))
-                with pytest.raises(StartRefused, match="one broker per store"):
-                    await other.start()
+        for who in (identity(None), identity(2), identity(2, take_over=True)):
+            store = new_store()
+            async with started(new_controller(store)):
+                pass
+            new = new_controller(store, who, seed=2, neighbours=Neighbours(1))
+            async with started(new):
+                assert new.node_id == 2
+                assert [b.node_id for b in new.image.live_brokers()] == [1, 2]
+                assert new.image.unended() == []
 
     asyncio.run(main())
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from broker.controller import Controller, NewTopic
-from broker.controller import controller as controller_module
+from broker.controller import term as controller_module
 from objectstore.drivers.memory import MemoryStore
 from objectstore.errors import StoreUnavailable
 from objectstore.store import Chunks

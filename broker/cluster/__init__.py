@@ -1,0 +1,1 @@
+"""Brokers among each other: proof, requests, following the metadata log, heartbeats, succession."""

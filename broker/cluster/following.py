@@ -1,0 +1,291 @@
+"""A broker that does not decide: it follows the metadata log, and watches who writes it.
+
+    poll        the controller's newest records, as soon as they are durable; nothing ticks here
+    the bucket  while the controller is away, or keeps no more what comes next
+    heartbeats  both ways: who is not answered suspects
+
+Suspecting is not enough to end a term: first the log itself is read, and while it grows somebody
+decides, and it is this broker that is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+
+from broker.controller.election import read_on_or_again
+from broker.controller.membership import host_port
+from objectstore.create import Backoff
+from objectstore.errors import AccessDenied, NotFound, StoreUnavailable, Throttled
+from objectstore.store import ObjectStore
+from protocol.errors import KafkaError
+from s3stream.metadata.image import BrokerRegistration, MetadataImage
+from s3stream.metadata.records import Endpoint, Position
+from s3stream.metadata.tail import Loaded, fold
+from wal.errors import Fenced
+from wal.keys import meta_log, wal_log
+
+from .channel import Channel, Peers
+from .heartbeats import NewSender
+from .joining import holder_of
+from .messages import Heartbeat, HeartbeatBack, LogAfter, LogObjects, ReadTheBucket
+
+log = logging.getLogger(__name__)
+
+POLL_WAIT_S = 30.0
+# More than a poll may take: the controller is not there, or its answer was lost.
+POLL_TIMEOUT_S = POLL_WAIT_S + 5.0
+# While the controller is away the bucket is looked at so often.
+BUCKET_EACH_S = 1.0
+# What is wrong with the metadata itself is not waited out: it ends the broker, loudly.
+WAITED_OUT = (StoreUnavailable, Throttled, AccessDenied, NotFound)
+
+# Timers may fire this early; waiting for the rest of it would be waiting for nothing.
+_ROUNDING_S = 1e-3
+
+
+class Following:
+    """From `loaded` on, as `incarnation`.
+
+    address: of a registered broker, for brokers. on_image: called with each image that follows.
+    new_sender: of heartbeats. garbage: how often something became needless here.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        loaded: Loaded,
+        incarnation: int,
+        peers: Peers,
+        address: Callable[[BrokerRegistration], Endpoint | None],
+        *,
+        session_timeout_s: float,
+        heartbeat_s: float,
+        new_sender: NewSender,
+        on_image: Callable[[MetadataImage], None],
+        garbage: Callable[[], int],
+        rng: Random,
+    ) -> None:
+        self.loaded = loaded
+        self.confirmed_at = float("-inf")
+        self.has_heard = False  # whoever decides, since the owner of this said False
+        self._store = store
+        self._incarnation = incarnation
+        self._peers = peers
+        self._address = address
+        self._session_timeout_s = session_timeout_s
+        self._on_image = on_image
+        self._garbage = garbage
+        self._rng = rng
+        self._heard_at = asyncio.get_running_loop().time()
+        self._reading = asyncio.Lock()
+        self._told: Endpoint | None = None
+        self._changed = asyncio.Event()
+        self._new_sender = new_sender
+        self._heartbeat_s = heartbeat_s
+
+    @property
+    def image(self) -> MetadataImage:
+        return self.loaded.image
+
+    def controller(self) -> Endpoint | None:
+        """Where the one is that decides; None: nobody, as far as the image tells."""
+        holder = holder_of(self.image)
+        return None if holder is None or holder.fenced else self._address(holder)
+
+    def grace(self, longer_s: float = 0.0) -> None:
+        """Whoever decides is given the whole session time-out again, and so much longer."""
+        now = asyncio.get_running_loop().time()
+        self._heard_at = now + longer_s
+
+    # Reading.
+
+    async def read_bucket(self) -> bool:
+        """Whether the log went on. Raises StoreError, LogError."""
+        async with self._reading:
+            before = self.image.position
+            self._advance(await read_on_or_again(self._store, self.loaded))
+            return self.image.position != before
+
+    def _advance(self, loaded: Loaded) -> None:
+        before, self.loaded = self.loaded.image, loaded
+        if loaded.image is before:
+            return
+        if loaded.image.holder != before.holder:
+            self.grace()
+        self._changed.set()
+        self._on_image(loaded.image)
+
+    def _fold(self, answer: LogObjects) -> None:
+        loaded = self.loaded
+        image, seq = loaded.image, loaded.next_seq
+        records, size_bytes = loaded.records, loaded.size_bytes
+        for one in answer.objects:
+            if one.seq != seq:
+                continue  # what the bucket told us meanwhile
+            image = fold(image, meta_log(loaded.term), seq, one.records)
+            seq += 1
+            records += len(one.records)
+            size_bytes += sum(map(len, one.records))
+        self._advance(
+            Loaded(
+                image,
+                loaded.term,
+                seq,
+                loaded.owner,
+                loaded.snapshot,
+                loaded.terms,
+                records,
+                size_bytes,
+            )
+        )
+
+    async def _poll(self) -> None:
+        backoff = Backoff(self._rng, 0.05)
+        looked_at = float("-inf")
+        loop = asyncio.get_running_loop()
+        channel: Channel | None = None
+        where: Endpoint | None = None
+        try:
+            while True:
+                try:
+                    where = self.controller()
+                    if where is None:
+                        raise ConnectionError("nobody is known to decide")
+                    channel = await self._peers.open(where)
+                    backoff, self._told = Backoff(self._rng, 0.05), None
+                    await self._poll_at(channel, where)
+                except (OSError, TimeoutError, KafkaError, *WAITED_OUT) as error:
+                    self._tell_unreachable(where, error)
+                finally:
+                    if channel is not None:
+                        channel.close()
+                        channel = None
+                if loop.time() - looked_at >= BUCKET_EACH_S:
+                    looked_at = loop.time()
+                    try:
+                        await self.read_bucket()
+                    except WAITED_OUT as error:
+                        log.debug("reading the metadata log: %s", error)
+                await asyncio.sleep(backoff.next_s(BUCKET_EACH_S))
+        finally:
+            if channel is not None:
+                channel.close()
+
+    def _tell_unreachable(self, where: Endpoint | None, error: Exception) -> None:
+        """Once for each address, until it is reached again."""
+        if where is not None and where != self._told and isinstance(error, OSError | TimeoutError):
+            self._told = where
+            log.warning(
+                "node %d, which decides, is not reached at %s (%s); the bucket tells meanwhile",
+                -1 if self.image.holder is None else self.image.holder.node_id,
+                host_port(where),
+                error or type(error).__name__,
+            )
+
+    async def _poll_at(self, channel: Channel, where: Endpoint) -> None:
+        """Until the controller is another one, or this one answers no more."""
+        while self.controller() == where:
+            place = self.loaded
+            request = LogAfter(place.term, place.next_seq, round(POLL_WAIT_S * 1000))
+            answer = await channel.call(request, LogObjects | ReadTheBucket, POLL_TIMEOUT_S)  # type: ignore[arg-type]
+            self._heard_at = asyncio.get_running_loop().time()
+            self.has_heard = True
+            if isinstance(answer, LogObjects):
+                self._fold(answer)
+            elif not await self.read_bucket():
+                return  # it has nothing of what comes next, nor has the bucket: ask again later
+
+    # Watching.
+
+    def _beat(self, late_s: float) -> tuple[Endpoint | None, Heartbeat]:
+        late_ms = round(late_s * 1000)
+        said = Heartbeat(self._incarnation, self.image.position, late_ms, self._garbage())
+        return self.controller(), said
+
+    def _heard(self, sent_at: float, back: HeartbeatBack) -> None:
+        if back.term < self.image.term:
+            return  # it does not know yet that it was replaced
+        self.grace()
+        if back.known and back.confirmed_ms >= 0:
+            self.confirmed_at = max(self.confirmed_at, sent_at - back.confirmed_ms / 1000)
+
+    async def run(self) -> None:
+        """Until the controller is to be succeeded. Raises Fenced: this incarnation was."""
+        polling = asyncio.create_task(self._poll(), name="metadata-poll")
+        # Each time a new one: a thread is started once.
+        sender = self._new_sender(
+            self._beat, self._heard, self._heartbeat_s, self._session_timeout_s / 2
+        )
+        beating = asyncio.create_task(sender.run(), name="heartbeats")
+        try:
+            await self._watch(polling, beating)
+        finally:
+            for task in (polling, beating):
+                task.cancel()
+            await asyncio.wait((polling, beating))
+
+    async def _watch(self, *tasks: asyncio.Task[None]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self.raise_if_fenced()
+            self._changed.clear()
+            left_s = self._heard_at + self._patience_s() - loop.time()
+            due = loop.time() + max(left_s, 0.0)
+            changed = asyncio.create_task(self._changed.wait(), name="metadata-changed")
+            try:
+                await asyncio.wait(
+                    (changed, *tasks),
+                    timeout=max(left_s, 0.0),
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                changed.cancel()
+            for task in tasks:
+                if task.done():
+                    task.result()
+            if loop.time() - due > self._session_timeout_s / 8:
+                self._heard_at += loop.time() - due  # we slept: what was sent is not read yet
+            if loop.time() - self._heard_at < self._patience_s() - _ROUNDING_S:
+                continue
+            if await self._is_silent():
+                return
+
+    def _patience_s(self) -> float:
+        """None for one that left in good order, or was fenced by another that is gone since."""
+        holder = holder_of(self.image)
+        return 0.0 if holder is not None and holder.fenced else self._session_timeout_s
+
+    async def _is_silent(self) -> bool:
+        """Whether the log, too, has stopped growing."""
+        try:
+            if await self.read_bucket():
+                self.grace()
+                return False
+            return True
+        except WAITED_OUT as error:
+            log.debug("the controller is silent, and the store too: %s", error)
+            await asyncio.sleep(BUCKET_EACH_S)
+            return False
+
+    def raise_if_fenced(self) -> None:
+        """Raises Fenced where the image says so of this incarnation."""
+        state = self.image.incarnations.get(self._incarnation)
+        if state is not None and state.fenced:
+            newer = self.image.brokers.get(state.node_id)
+            by = b"" if newer is None or newer.incarnation == self._incarnation else newer.process
+            holder = self.image.holder
+            raise Fenced(wal_log(self._incarnation), 0, by or (holder.process if holder else b""))
+
+    async def catch_up(self, position: Position) -> None:
+        """Until the image is there. Raises LogError."""
+        backoff = Backoff(self._rng)
+        while self.image.position < position:
+            try:
+                await self.read_bucket()
+            except WAITED_OUT as error:
+                log.warning("reading the metadata log waits: %s", error)
+            if self.image.position < position:
+                await asyncio.sleep(backoff.next_s())
