@@ -31,9 +31,10 @@ from s3stream.refs import ObjectRange
 from wal.format import RECORD_KINDS, Kind, ObjectIndex, RecordObject, StreamRange, parse_object
 from wal.format.header import NO_CHECKPOINT, ObjectHeader, decode_header
 from wal.format.read import Blob, parse_blob
+from wal.keys import DATA_PREFIX, PROBE_PREFIX, WAL_PREFIX
 from wal.seal import EndBody, SealBody
 
-PREFIXES = ("meta/", "wal/", "data/", "probe/")
+PREFIXES = ("meta/", WAL_PREFIX, DATA_PREFIX, PROBE_PREFIX)
 LISTED_AT_MOST = 1000
 
 _RecoveryBody = tuple[int, int, int, list[PageRef], list[PageRef], bytes, list[int]]
@@ -132,7 +133,7 @@ async def _partition(store: ObjectStore, what: str) -> list[str]:
         ),
     ]
     for one in view.ranges:
-        of_log = one.object.key.startswith("wal/")
+        of_log = one.object.key.startswith(WAL_PREFIX)
         adopted = ", adopted" if of_log and one.end_offset <= view.uploaded_to else ""
         lines.append(f"  {_object_range(one)}{adopted}")
     return lines

@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from objectstore.errors import StoreError
 from wal.format import Kind
+from wal.keys import WAL_PREFIX
 
 from .config import S3StreamConfig
 from .control import Archived, ArchivedRanges, ShortenedIndex, encode_control
@@ -37,7 +38,6 @@ AT_ONCE = 64
 SHORTEN_SHARE = 1 / 8
 # With so many times the usual number of ranges, those that merging may still join go too.
 CROWDED = 4
-WAL_FAMILY = "wal/"
 
 
 class Archiver:
@@ -125,7 +125,7 @@ class Archiver:
         to; an adopted object of a log is small.
         """
         key = one.object.key
-        return self._registry.references.count(key) == 1 and not key.startswith(WAL_FAMILY)
+        return self._registry.references.count(key) == 1 and not key.startswith(WAL_PREFIX)
 
     def _trimmed_index(self, entry: StreamEntry) -> ObjectRange | None:
         """The oldest index object, where it is worth a shorter one (an estimate)."""

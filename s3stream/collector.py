@@ -24,7 +24,7 @@ from objectstore.create import Backoff
 from objectstore.errors import NotFound, StoreError
 from objectstore.store import ObjectStore, UploadInfo
 from wal.format import Kind, ObjectHeader, ObjectIndex, read_header, read_index
-from wal.keys import DATA_PREFIX, wal_log
+from wal.keys import DATA_PREFIX, WAL_PREFIX, wal_log
 from wal.parallel import each_of
 from wal.survey import survey
 
@@ -37,7 +37,6 @@ from .takeover import SourceRef, read_source
 
 log = logging.getLogger(__name__)
 
-WAL_PREFIX = "wal/"
 DELETE_AT_ONCE = 1000
 HEADERS_AT_ONCE = 32
 READS_AT_ONCE = 16

@@ -10,12 +10,13 @@ its last batch leaves the index; a range still to be uploaded stays there until 
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import msgspec
 
 from wal.format import LargeBatchRef, ProducerBatch
 
-from .refs import SUM_BYTES, ObjectRange, add_sums
+from .refs import SUM_BYTES, SUM_MODULUS, ObjectRange, add_sums
 
 ZERO_SUM = bytes(SUM_BYTES)
 NO_TRANSACTION = -1
@@ -32,6 +33,16 @@ class Tally(msgspec.Struct, array_like=True, gc=False):
     batch_count: int = 0
     record_count: int = 0
     size_bytes: int = 0
+
+    @classmethod
+    def of(cls, ranges: Sequence[ObjectRange]) -> Tally:
+        total = sum(int.from_bytes(one.sum, "big") for one in ranges) % SUM_MODULUS
+        return cls(
+            total.to_bytes(SUM_BYTES, "big"),
+            sum(one.batch_count for one in ranges),
+            sum(one.record_count for one in ranges),
+            sum(one.size_bytes for one in ranges),
+        )
 
     def add(self, one: ObjectRange | Tally) -> None:
         self.sum = add_sums(self.sum, one.sum)
@@ -143,7 +154,7 @@ def _end_offset(one: ObjectRange) -> int:
 def subtract_sums(total: bytes, part: bytes) -> bytes:
     """16 bytes each."""
     left = int.from_bytes(total, "big") - int.from_bytes(part, "big")
-    return (left % (1 << 128)).to_bytes(SUM_BYTES, "big")
+    return (left % SUM_MODULUS).to_bytes(SUM_BYTES, "big")
 
 
 class PageRef(msgspec.Struct, array_like=True, frozen=True, gc=False):

@@ -23,7 +23,7 @@ from .entries import (
     Tally,
 )
 from .history import digest
-from .refs import SUM_BYTES, SUM_MODULUS, ObjectRange, ObjectRef, add_sums
+from .refs import ObjectRange, ObjectRef, add_sums
 
 
 def ref_of(key: str, write_id: bytes, size_bytes: int, index: ObjectIndex) -> ObjectRef:
@@ -349,7 +349,7 @@ def _replace(
     """Put `added` (but for what lies below the start) in the place of ranges[first:last]."""
     kept = [one for one in added if one.end_offset > entry.start_offset]
     replaced = entry.ranges[first:last]
-    old, new = _tally(replaced), _tally(kept)
+    old, new = Tally.of(replaced), Tally.of(kept)
     trimmed_meanwhile = kept[0].base_offset < replaced[0].base_offset <= entry.start_offset
     trimmed_before = replaced[0].base_offset < kept[0].base_offset <= entry.start_offset
     same = kept[0].base_offset == replaced[0].base_offset and old == new
@@ -360,12 +360,7 @@ def _replace(
             f"{kept[0].object.key}: does not hold what stream {entry.stream_id} has from "
             f"{replaced[0].base_offset} to {replaced[-1].end_offset}: {new} for {old}"
         )
-    # A range that straddles the start brings batches back that had left: they are live again. Or
-    # it leaves out some that lie below it: they are trimmed now.
-    entry.live.subtract(old)
-    entry.trimmed.add(old)
-    entry.live.add(new)
-    entry.trimmed.subtract(new)
+    _rebook(entry, old, new)
     entry.ranges[first:last] = kept
     return kept
 
@@ -405,10 +400,7 @@ def shorten(entry: StreamEntry, one: ShortenedIndex) -> ObjectRange | None:
             f"{new.object.key}: not what stream {entry.stream_id} from {entry.start_offset} on "
             f"has in {one.key}"
         )
-    entry.live.subtract(old)
-    entry.trimmed.add(old)
-    entry.live.add(new)
-    entry.trimmed.subtract(new)
+    _rebook(entry, old, new)
     entry.history[0] = new
     return old
 
@@ -416,18 +408,20 @@ def shorten(entry: StreamEntry, one: ShortenedIndex) -> ObjectRange | None:
 def _check_same(entry: StreamEntry, index: ObjectRange, ranges: Sequence[ObjectRange]) -> None:
     first, last = ranges[0], ranges[-1]
     same_place = (index.base_offset, index.end_offset) == (first.base_offset, last.end_offset)
-    if not same_place or _tally([index]) != _tally(ranges):
+    if not same_place or Tally.of([index]) != Tally.of(ranges):
         raise Corrupt(
             f"{index.object.key}: not what stream {entry.stream_id} has from {first.base_offset} "
             f"to {last.end_offset}"
         )
 
 
-def _tally(ranges: Sequence[ObjectRange]) -> Tally:
-    total = sum(int.from_bytes(one.sum, "big") for one in ranges) % SUM_MODULUS
-    return Tally(
-        total.to_bytes(SUM_BYTES, "big"),
-        sum(one.batch_count for one in ranges),
-        sum(one.record_count for one in ranges),
-        sum(one.size_bytes for one in ranges),
-    )
+def _rebook(entry: StreamEntry, old: Tally | ObjectRange, new: Tally | ObjectRange) -> None:
+    """`new` stands for `old`: what one of them has more lies below the start.
+
+    A range that straddles the start brings batches back that had left: they are live again. Or it
+    leaves out some that lie below it: they are trimmed now.
+    """
+    entry.live.subtract(old)
+    entry.trimmed.add(old)
+    entry.live.add(new)
+    entry.trimmed.subtract(new)

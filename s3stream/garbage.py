@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from wal.format import HEADER_SIZE
-from wal.keys import parse_data_key, parse_log, wal_log
+from wal.keys import WAL_PREFIX, parse_data_key, parse_log, wal_log
 
 from .metadata.image import MetadataImage
 
@@ -31,7 +31,7 @@ class Candidate:
 
     @property
     def may_be_seal(self) -> bool:
-        return self.key.startswith("wal/") and self.size_bytes <= SEAL_BYTES_AT_MOST
+        return self.key.startswith(WAL_PREFIX) and self.size_bytes <= SEAL_BYTES_AT_MOST
 
 
 @dataclass(frozen=True, slots=True)

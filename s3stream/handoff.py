@@ -16,6 +16,7 @@ from objectstore.errors import Corrupt
 from objectstore.store import ObjectStore
 from wal.durable_future import DurableFuture
 from wal.format import Kind, read_blob, read_index
+from wal.keys import WAL_PREFIX
 
 from .control import HandedOver, decode_control, encode_control
 from .entries import StreamEntry
@@ -28,7 +29,6 @@ from .registry import Source, StreamRegistry
 INLINE_BYTES = 1 << 20
 # State that changes while it is written as an object is written anew; then it goes in line.
 ATTEMPTS = 3
-WAL_PREFIX = "wal/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,10 +102,9 @@ async def read_history(store: ObjectStore, index: ObjectRange, stream_id: int) -
 def summary(ref: ObjectRef, ranges: Sequence[ObjectRange]) -> ObjectRange:
     """Neighbouring ranges as one, which names the index object that holds them."""
     first, last = ranges[0], ranges[-1]
-    tally = Tally()
+    tally = Tally.of(ranges)
     newest = first
-    for one in ranges:
-        tally.add(one)
+    for one in ranges[1:]:
         if one.max_timestamp > newest.max_timestamp:
             newest = one
     return ObjectRange(

@@ -28,6 +28,7 @@ _DATA = re.compile(r"data/([0-9a-f]{2})/([0-9]{20})-([0-9]{20})")
 _SNAPSHOT = re.compile(r"meta/snapshot/([0-9]{20})-([0-9]{20})")
 
 DATA_PREFIX = "data/"
+WAL_PREFIX = "wal/"
 PROBE_PREFIX = "probe/"
 SNAPSHOT_PREFIX = "meta/snapshot/"
 

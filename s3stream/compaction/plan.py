@@ -23,12 +23,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from wal.format import HEADER_SIZE
+from wal.keys import WAL_PREFIX
 
 from ..entries import StreamEntry
 from ..refs import ObjectRange, ObjectRef
 
 MIB = 1 << 20
-WAL_PREFIX = "wal/"
 
 
 @dataclass(frozen=True, slots=True)

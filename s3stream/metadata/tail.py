@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from objectstore.errors import Corrupt, NotFound
 from objectstore.store import ObjectStore
 from wal.errors import HoleInLog, TrimmedAway
-from wal.keys import DATA_PREFIX, LogName, meta_log
+from wal.keys import DATA_PREFIX, WAL_PREFIX, LogName, meta_log
 from wal.recovery import read_tail
 from wal.seal import read_end
 
@@ -90,7 +90,7 @@ async def _load_from(store: ObjectStore, newest: SnapshotName | None) -> Loaded 
 
 async def _refuse_remains(store: ObjectStore) -> None:
     """Raises Corrupt where logs or data are left of a cluster whose metadata is gone."""
-    for prefix in ("wal/", DATA_PREFIX):
+    for prefix in (WAL_PREFIX, DATA_PREFIX):
         left = await _first_key(store, prefix)
         # Another process may be making the cluster right now.
         if left is not None and await _first_key(store, META_PREFIX) is None:

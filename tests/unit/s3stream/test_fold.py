@@ -214,7 +214,7 @@ def test_a_compaction_may_leave_out_what_lies_below_the_start_and_nothing_else(s
         return
     fold.compact(entry, both, rest)
     assert names(entry) == ["data/9"]
-    assert entry.live == fold._tally(rest)
+    assert entry.live == Tally.of(rest)
     check_sums(entry)
 
 
