@@ -64,11 +64,12 @@ _ELEMENTS: Mapping[int, tuple[_Level, ...]] = {
         _Level("replica_election_results", ("topic_partitions",)),
         _Level("partition_result", ("partitions",), "partition_id"),
     ),
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: (_Level("responses", ("topics",)), _PARTITIONS),
     ApiKey.DESCRIBE_PRODUCERS: (_TOPICS, _INDEXES),
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: (_TOPICS,),
 }
 # With a code at the top too.
-_BOTH = (ApiKey.METADATA, ApiKey.ELECT_LEADERS)
+_BOTH = (ApiKey.METADATA, ApiKey.ELECT_LEADERS, ApiKey.ALTER_PARTITION_REASSIGNMENTS)
 
 # What says which element it is; everything else that an element was asked with is not repeated.
 _NAMES = (

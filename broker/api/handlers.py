@@ -20,6 +20,7 @@ from . import (
     offset_for_leader_epoch,
     offsets,
     produce,
+    reassignments,
     topics,
 )
 
@@ -50,6 +51,8 @@ HANDLERS: dict[ApiKey, ApiHandler] = {
     ApiKey.DELETE_GROUPS: groups.delete_groups,
     ApiKey.ELECT_LEADERS: cluster.elect_leaders,
     ApiKey.INCREMENTAL_ALTER_CONFIGS: configs.incremental_alter_configs,
+    ApiKey.ALTER_PARTITION_REASSIGNMENTS: reassignments.alter,
+    ApiKey.LIST_PARTITION_REASSIGNMENTS: reassignments.list_ongoing,
     ApiKey.OFFSET_DELETE: offsets.delete,
     ApiKey.DESCRIBE_QUORUM: cluster.describe_quorum,
     ApiKey.UPDATE_FEATURES: cluster.update_features,

@@ -199,8 +199,8 @@ def _assigned(image: MetadataImage, topic: NewTopic) -> tuple[list[int], int]:
             raise _bad_assignment(
                 f"Found multiple manual partition assignments for partition {index}"
             )
-        factor = _check_assignment(image, nodes, factor)
-        by_index[index] = _first_live(image, index, nodes)
+        factor = check_assignment(image, nodes, factor)
+        by_index[index] = first_live(image, index, nodes)
     leaders: list[int] = []
     for index in range(len(by_index)):
         if index not in by_index:
@@ -210,7 +210,7 @@ def _assigned(image: MetadataImage, topic: NewTopic) -> tuple[list[int], int]:
     return leaders, factor
 
 
-def _check_assignment(image: MetadataImage, nodes: Sequence[int], factor: int | None) -> int:
+def check_assignment(image: MetadataImage, nodes: Sequence[int], factor: int | None) -> int:
     """The number of replicas; raises KafkaError."""
     if not nodes:
         raise _bad_assignment("The manual partition assignment includes an empty replica list.")
@@ -235,11 +235,14 @@ def _check_assignment(image: MetadataImage, nodes: Sequence[int], factor: int | 
     return len(nodes)
 
 
-def _first_live(image: MetadataImage, index: int, nodes: Sequence[int]) -> int:
-    """The incarnation that leads: the first of the nodes that is not fenced."""
+def first_live(image: MetadataImage, index: int, nodes: Sequence[int]) -> int:
+    """The incarnation that leads: the first of the nodes that is neither fenced nor about to leave.
+
+    nodes: checked by `check_assignment`. Raises KafkaError.
+    """
     for node in nodes:
         broker = image.brokers[node]
-        if not broker.fenced:
+        if not broker.fenced and broker.incarnation not in image.draining:
             return broker.incarnation
     raise _bad_assignment(
         f"All brokers specified in the manual partition assignment for partition {index} are "
@@ -287,8 +290,8 @@ def plan_partitions(
         leaders = []
         factor: int | None = None
         for offset, nodes in enumerate(assignments):
-            factor = _check_assignment(image, nodes, factor)
-            leaders.append(_first_live(image, there + offset, nodes))
+            factor = check_assignment(image, nodes, factor)
+            leaders.append(first_live(image, there + offset, nodes))
     first = image.next_stream_id
     return PartitionsCreated(
         topic_id=topic.topic_id,

@@ -78,6 +78,7 @@ CASES: list[tuple[ApiKey, int, dict[str, Any], list[tuple[Any, ...]]]] = [
         {"topic_partitions": [{"topic": "a", "partitions": [3]}]},
         [("top",), ("a", 3)],
     ),
+    (ApiKey.ALTER_PARTITION_REASSIGNMENTS, 1, PARTITIONS, [("top",), ("a", 3)]),
     (
         ApiKey.DESCRIBE_PRODUCERS,
         0,
