@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 from uuid import UUID
 
@@ -32,6 +31,7 @@ from s3stream.stream import Stream
 from wal.errors import LogError
 from wal.format import BatchEntry, LargeBatchRef
 
+from .leader_epochs import EpochEnd, end_offset_for_epoch
 from .producer_state import (
     NO_PRODUCER_ID,
     ProducerEntry,
@@ -58,13 +58,6 @@ class PendingAppend(NamedTuple):
     durable: asyncio.Future[int] | None
 
 
-class EpochEnd(NamedTuple):
-    """The end offset of a leader epoch; (-1, -1) where nothing is known. Source: KIP-320."""
-
-    epoch: int
-    end_offset: int
-
-
 class FoundOffset(NamedTuple):
     """An answer of ListOffsets; offset -1: none."""
 
@@ -78,6 +71,8 @@ class Partition:
 
     storage: of the stream. large_batch_bytes: a larger batch goes to an object of its own.
     """
+
+    is_led = True
 
     def __init__(
         self,
@@ -383,32 +378,21 @@ class Partition:
 
     # -- looking up
 
-    def _epochs(self) -> list[tuple[int, int]]:
+    def leader_epochs(self) -> list[tuple[int, int]]:
         """(leader epoch, its first offset), ascending; ours last."""
         epochs = [e for e in self.stream.entry.leader_epochs if e[0] < self.leader_epoch]
         return [*epochs, (self.leader_epoch, self._opened_at)]
 
     def end_offset_for_epoch(self, epoch: int) -> EpochEnd:
-        """The end of the largest epoch that is not above `epoch`. Source: KIP-279, KIP-320."""
-        if epoch < 0 or epoch > self.leader_epoch:
-            return EpochEnd(-1, -1)
-        if epoch == self.leader_epoch:
-            return EpochEnd(epoch, self.log_end_offset)
-        epochs = self._epochs()
-        found, end = -1, -1
-        for (this, _), (_, next_start) in pairwise(epochs):
-            if this <= epoch:
-                found, end = this, next_start
-        if found < 0:
-            # Older than all that is known: Kafka answers with the epoch asked and where the
-            # first known one starts.
-            return EpochEnd(epoch, max(epochs[0][1], self.log_start_offset))
-        return EpochEnd(found, max(end, self.log_start_offset))
+        """The end of the largest epoch that is not above `epoch`."""
+        return end_offset_for_epoch(
+            epoch, self.leader_epochs(), self.log_start_offset, self.log_end_offset
+        )
 
     def epoch_of(self, offset: int) -> int:
         """The leader epoch that `offset` was, or will be, written in; -1: unknown."""
         found = -1
-        for epoch, start in self._epochs():
+        for epoch, start in self.leader_epochs():
             if start <= offset:
                 found = epoch
         return found
