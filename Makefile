@@ -5,10 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SEEDS ?= 100
+TIMES ?= 1
 # They take the whole machine, and what runs beside them would wait too long.
 CROWDS := tests/peers/test_hostile_sockets.py tests/peers/test_memory_bound.py
 
-.PHONY: help install install-dev run test test-peers lint format types bench simulate simulate-cluster planted model lock clean
+.PHONY: help install install-dev run test test-peers chaos lint format types bench simulate simulate-cluster planted model lock clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s'|'
@@ -37,6 +38,10 @@ test-peers: install-dev ## tests against MinIO, Kafka's tools and other clients 
 	@bash tests/peers/install.sh
 	@$(BIN)/python -m pytest $(CROWDS)
 	@$(BIN)/python -m pytest tests/peers -n 3 --dist loadfile $(addprefix --ignore=,$(CROWDS))
+
+chaos: install-dev ## real brokers on MinIO under faults, table and chart: make chaos FAULT=kill-leader
+	@bash tests/peers/install.sh
+	@$(BIN)/python -m tests.chaos $(FAULT) --times $(TIMES) --write
 
 lint: install-dev ## ruff: lint and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
