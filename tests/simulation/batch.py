@@ -154,8 +154,6 @@ def run_all(
 
 def _quiet() -> None:
     logging.disable(logging.CRITICAL)
-    # A run makes millions of short-lived objects and hardly any cycle.
-    gc.set_threshold(100_000, 20, 20)
 
 
 def _run(job: Job) -> tuple[Job, Outcome | str]:
@@ -165,3 +163,5 @@ def _run(job: Job) -> tuple[Job, Outcome | str]:
         raise
     except BaseException:
         return job, traceback.format_exc()
+    finally:
+        gc.collect()  # what the run left; in it the loop decides when

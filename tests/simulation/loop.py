@@ -9,7 +9,9 @@
     deadlock   nothing ready and no timer: raises Deadlock with what every task waits for
     trace      a hash over every step (instant, node, coroutine) and over what is `record`ed
 
-Nothing here may depend on hash(), id(), names with counters, or the real clock.
+Nothing here may depend on hash(), id(), names with counters, or the real clock; nor on when the
+garbage collector comes, which ends generators that nobody holds any more: it comes after a number
+of steps.
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import weakref
 from asyncio import base_events
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from heapq import heappop
 from random import Random
-from types import AsyncGeneratorType, CodeType, CoroutineType
+from types import CoroutineType
 from typing import Any, TypeVar
 
-from .places import place_of
+from .waiting import name_of, places_of
 
 T = TypeVar("T")
 
@@ -35,6 +38,7 @@ NODE: contextvars.ContextVar[str] = contextvars.ContextVar("node", default="")
 """Which simulated process the running code belongs to; "" is the test itself."""
 
 STEPS_AT_ONE_INSTANT = 200_000
+STEPS_PER_COLLECTION = 20_000
 START_S = 1_000.0
 START_MS = 1_750_000_000_000
 
@@ -71,6 +75,16 @@ class SimulatedFuture(asyncio.Future[Any]):
 
     def __hash__(self) -> int:
         return self.number
+
+
+class _Generators(weakref.WeakKeyDictionary[Any, None]):
+    """The asynchronous generators of a loop, in the order of their beginnings."""
+
+    def add(self, generator: Any) -> None:
+        self[generator] = None
+
+    def discard(self, generator: Any) -> None:
+        self.pop(generator, None)
 
 
 class _Selector:
@@ -126,7 +140,10 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._held: dict[str, list[Any]] = {}
         self._crashed: set[str] = set()
         self._troubled = False  # somebody crashed or was paused, ever
-        self._graveyard: list[SimulatedTask] = []
+        self._graveyard: list[Any] = []  # tasks and generators of crashed nodes
+        self._asyncgens = _Generators()
+        self._begun_by: dict[int, str] = {}  # nodes, by the ids of their generators
+        self._collect_at = STEPS_PER_COLLECTION
         self._hash = blake2b(digest_size=16)
         self._clock_resolution = 1e-9
         self._selector = _Selector(self)
@@ -157,9 +174,7 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._crashed.add(node)
         self._troubled = True
         self._held.pop(node, None)
-        for task in asyncio.all_tasks(self):
-            if isinstance(task, SimulatedTask) and task.node == node:
-                self._graveyard.append(task)
+        self._graveyard += [task for task in self._all_tasks() if task.node == node]
         self.record(f"crash {node}")
 
     def pause(self, node: str, for_s: float | None = None) -> None:
@@ -187,6 +202,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run to the end, clean up, raise what nobody handled."""
+        collects = gc.isenabled()
+        gc.disable()
+        gc.freeze()  # so that it looks at what this run made, and no further
         try:
             asyncio.set_event_loop(self)
             result = self.run_until_complete(main)
@@ -194,8 +212,11 @@ class SimulatedLoop(base_events.BaseEventLoop):
             self._cancel_rest()
         finally:
             asyncio.set_event_loop(None)
-            self._bury([t for t in asyncio.all_tasks(self) if isinstance(t, SimulatedTask)])
+            self._bury(self._all_tasks())
             self.close()
+            gc.unfreeze()
+            if collects:
+                gc.enable()
         if self.unhandled:
             first = self.unhandled[0]
             error = first.get("exception")
@@ -241,13 +262,17 @@ class SimulatedLoop(base_events.BaseEventLoop):
         pipe.connect(protocol)
         return transport, protocol
 
+    def _all_tasks(self) -> list[SimulatedTask]:
+        """In one order in every run: asyncio has those of former loops in the same set."""
+        tasks = [task for task in asyncio.all_tasks(self) if isinstance(task, SimulatedTask)]
+        return sorted(tasks, key=lambda task: task.number)
+
     def describe_waiting(self) -> str:
         lines = []
-        for task in asyncio.all_tasks(self):
-            node = task.node if isinstance(task, SimulatedTask) else ""
-            if node not in self._crashed:
-                places = " > ".join(_places(task.get_coro(), everywhere=True)[-4:])
-                lines.append(f"  [{node}] {_name_of(task.get_coro())}: {places}")
+        for task in self._all_tasks():
+            if task.node not in self._crashed:
+                places = " > ".join(places_of(task.get_coro(), everywhere=True)[-4:])
+                lines.append(f"  [{task.node}] {name_of(task.get_coro())}: {places}")
         return "\n".join(sorted(lines)) or "  (no task is left)"
 
     def _note_unhandled(self, context: dict[str, Any]) -> None:
@@ -279,6 +304,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
             handles = [handle for handle in handles if self._may_run(handle, hold=True)]
         self._ready.extendleft(reversed(handles))
         self.steps += len(handles)
+        if self.steps >= self._collect_at:
+            self._collect_at = self.steps + STEPS_PER_COLLECTION
+            gc.collect()
         self._busy_steps += len(handles)
         if self._busy_steps > STEPS_AT_ONE_INSTANT:
             raise Livelock(f"busy at one instant:\n{self.describe_waiting()}")
@@ -313,9 +341,9 @@ class SimulatedLoop(base_events.BaseEventLoop):
             return
         coro = task.get_coro()
         node = task.node if isinstance(task, SimulatedTask) else ""
-        self.record(f"{node} {_name_of(coro)}")
+        self.record(f"{node} {name_of(coro)}")
         if self._on_step is not None and node:
-            places = _places(coro)
+            places = places_of(coro)
             if places:
                 self._on_step(node, places)
 
@@ -327,11 +355,27 @@ class SimulatedLoop(base_events.BaseEventLoop):
         self._numbered += 1
         return SimulatedTask(coro, number=self._numbered, loop=loop, **kwargs)
 
+    def _asyncgen_firstiter_hook(self, agen: Any) -> None:
+        # Weak references to a generator are gone before its end is told of; its id is not.
+        self._begun_by[id(agen)] = NODE.get()
+        super()._asyncgen_firstiter_hook(agen)  # type: ignore[misc]
+
+    def _asyncgen_finalizer_hook(self, agen: Any) -> None:
+        """Nobody holds it any more: its `finally` runs soon, if its node lives."""
+        node = self._begun_by.pop(id(agen), "")
+        if node in self._crashed:
+            self._graveyard.append(agen)
+        elif not self.is_closed():
+            context = contextvars.Context()
+            context.run(NODE.set, node)
+            self.call_soon(self._close_generator, agen, context=context)
+
+    def _close_generator(self, agen: Any) -> None:
+        self.create_task(agen.aclose())
+
     def _cancel_rest(self) -> None:
-        rest = [
-            task
-            for task in asyncio.all_tasks(self)
-            if not (isinstance(task, SimulatedTask) and task.node in self._crashed)
+        rest: list[asyncio.Task[Any]] = [
+            task for task in self._all_tasks() if task.node not in self._crashed
         ]
         for node in list(self._held):
             self.resume(node)
@@ -357,9 +401,11 @@ class SimulatedLoop(base_events.BaseEventLoop):
         raise Deadlock(f"tasks do not end when they are cancelled:\n{self.describe_waiting()}")
 
     @staticmethod
-    def _bury(tasks: list[SimulatedTask]) -> None:
+    def _bury(dead: Sequence[Any]) -> None:
         # Their `finally` blocks run here, once nobody can see what they do.
-        for task in tasks:
+        for task in dead:
+            if not isinstance(task, SimulatedTask):
+                continue
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             coro = task.get_coro()
             for _ in range(20):
@@ -398,64 +444,3 @@ async def settled(waitable: Awaitable[T]) -> T | BaseException:
 def _task_of(handle: Any) -> asyncio.Task[Any] | None:
     owner = getattr(handle._callback, "__self__", None)
     return owner if isinstance(owner, asyncio.Task) else None
-
-
-def _name_of(coro: Any) -> str:
-    return str(getattr(coro, "__qualname__", type(coro).__name__))
-
-
-# The code object too, so that no other one gets its id.
-_KNOWN: dict[tuple[int, int], tuple[str, CodeType]] = {}
-
-
-def _places(coro: Any, everywhere: bool = False) -> tuple[str, ...]:
-    """The place of every suspended frame of a coroutine, outermost first.
-
-    everywhere: also of files that are not watched.
-    """
-    places: list[str] = []
-    while coro is not None:
-        if isinstance(coro, CoroutineType):
-            frame, inner = coro.cr_frame, coro.cr_await
-        elif isinstance(coro, AsyncGeneratorType):
-            frame, inner = coro.ag_frame, coro.ag_await
-        elif isinstance(coro, _STEPS_OF_GENERATORS):
-            # It keeps its generator to itself, and only the garbage collector may know.
-            coro = next(
-                (one for one in gc.get_referents(coro) if isinstance(one, AsyncGeneratorType)), None
-            )
-            continue
-        else:
-            break
-        if frame is not None:
-            code = frame.f_code
-            # By instruction: to find its line takes long.
-            at = id(code), frame.f_lasti
-            known = _KNOWN.get(at)
-            if known is None:
-                place = place_of(code.co_filename, frame.f_lineno, code.co_name)
-                known = _KNOWN[at] = (place, code)
-            place = known[0]
-            if not place and everywhere:
-                place = f"{code.co_filename}:{frame.f_lineno} {code.co_name}"
-            if place:
-                places.append(place)
-        coro = inner
-    return tuple(places)
-
-
-async def _nothing() -> AsyncIterator[None]:
-    return
-    yield
-
-
-def _steps_of_generators() -> tuple[type, ...]:
-    """What is awaited where an asynchronous generator goes on or ends; they have no other name."""
-    generator: Any = _nothing()
-    steps = generator.asend(None), generator.athrow(ValueError())
-    for one in steps:
-        one.close()
-    return tuple(type(one) for one in steps)
-
-
-_STEPS_OF_GENERATORS = _steps_of_generators()

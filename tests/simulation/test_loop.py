@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from .loop import Deadlock, Livelock, SimulatedLoop, start_on
+from .loop import STEPS_PER_COLLECTION, Deadlock, Livelock, SimulatedLoop, start_on
 
 
 def test_an_hour_passes_at_once() -> None:
@@ -121,3 +124,39 @@ def test_an_error_that_nobody_looks_at_fails_the_run() -> None:
 
     with pytest.raises(AssertionError, match="never retrieved"):
         SimulatedLoop(1).run(main())
+
+
+def test_the_garbage_collector_changes_nothing_whenever_it_comes() -> None:
+    """It ends generators that nobody holds, and their ends are steps."""
+
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0.1)
+            ended.append(loop.time())
+
+    async def main() -> None:
+        for _ in range(200):
+            around: list[Any] = [numbers()]
+            around.append(around)
+            await anext(around[0])
+            del around
+            await asyncio.sleep(0.01)
+        for _ in range(STEPS_PER_COLLECTION):
+            await asyncio.sleep(0)
+        await asyncio.sleep(1)
+
+    before = gc.get_threshold()
+    told = []
+    for threshold in (1, 10_000_000):
+        ended: list[float] = []
+        loop = SimulatedLoop(1)
+        gc.set_threshold(threshold)
+        try:
+            loop.run(main())
+        finally:
+            gc.set_threshold(*before)
+        assert ended
+        told.append((loop.trace, ended))
+    assert told[0] == told[1]
