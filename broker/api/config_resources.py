@@ -305,20 +305,23 @@ class ConfigsApi:
         config = self._view.config
         new = apply_changes(changes, TopicConfig(config, old))
         validate(name, new, config)
-        await self._write(ResourceType.TOPIC, name, old, new, validate_only)
+        await self._write(ResourceType.TOPIC, name, old, old, new, validate_only)
 
     async def _alter_broker(self, name: str, changes: Changes, validate_only: bool) -> None:
         if name:
             self._check_own_id(name, "Node id", "Unexpected broker id, expected {},")
         config = self._view.config
+        # What every cluster is born with stands at its level, and is stored nowhere.
+        stored = config.broker_overrides if name else config.cluster_overrides
         old = config.broker_overrides if name else config.cluster_level
         new = check_broker_changes(changes, config, old, cluster=not name)
-        await self._write(ResourceType.BROKER, name, old, new, validate_only)
+        await self._write(ResourceType.BROKER, name, stored, old, new, validate_only)
 
     async def _write(
         self,
         kind: ResourceType,
         name: str,
+        stored: Mapping[str, str],
         old: Mapping[str, str],
         new: Mapping[str, str],
         validate_only: bool,
@@ -326,7 +329,7 @@ class ConfigsApi:
         changed: dict[str, str | None] = {k: v for k, v in new.items() if old.get(k) != v}
         changed |= dict.fromkeys(key for key in old if key not in new)
         if changed and not validate_only:
-            await self._writer.alter(int(kind), name, changed, old)
+            await self._writer.alter(int(kind), name, changed, stored)
 
 
 @dataclass(frozen=True)

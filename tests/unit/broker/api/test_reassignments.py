@@ -160,11 +160,9 @@ def test_a_broker_that_is_gone_is_passed_by_and_a_list_of_such_is_refused() -> N
         assert await reassign(client, 2, {index: [3, 2]}) == {index: OK}
         await fleet.until(lambda: fleet.leaders(1)[index] == 2, 5)
         told = await reassign(client, 2, {index: [3]})
-        assert told[index] == (
-            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
-            f"All brokers specified in the manual partition assignment for partition {index} are "
-            "fenced or in controlled shutdown.",
-        )
+        code, message = told[index]
+        assert code == ErrorCode.INVALID_REPLICA_ASSIGNMENT
+        assert message is not None and "are fenced or in controlled shutdown" in message
 
     run(body)
 
@@ -177,7 +175,7 @@ def test_what_is_under_way_is_listed_superseded_and_cancelled_partition_by_parti
         assert len(mine) == 2
         # The old leader cannot say where it closed, so the moves stay pending.
         store_of(fleet).held.append("wal/")
-        assert await reassign(client, 1, dict.fromkeys(mine, [1])) == dict.fromkeys(mine, OK)
+        assert await reassign(client, 1, {i: [1] for i in mine}) == dict.fromkeys(mine, OK)
         first, second = mine
         on_its_way = ([1, 3], [1], [3])
         listed = await ongoing(client, 1)
