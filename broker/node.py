@@ -58,11 +58,13 @@ from .memory_pool import request_memory
 from .metrics import BrokerMetrics
 from .node_member import new_member
 from .node_metrics import register_metrics
+from .node_racks import new_rack_reads, register_rack_metrics
 from .node_settings import by_priority, group_config
 from .outcome import CloseConnection, Outcome
 from .partition.fetch_session import FetchSessions
 from .partition.partitions import Partitions
 from .producer_ids import ProducerIds
+from .racks.rack_reads import RackReads
 from .response_memory import ResponseMemory
 from .server import ListenAddress, Server
 from .services import Services
@@ -117,6 +119,7 @@ class Node:
         self._upkeep: Upkeep | None = None
         self._upkeep_task: asyncio.Task[None] | None = None
         self._peers: PeerServer | None = None
+        self._racks: RackReads | None = None
         self._failovers: Failovers | None = None
         self._failover_task: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -289,6 +292,8 @@ class Node:
         self._maintenance = Maintenance(self)
         self._spawn(self._maintenance.run(), "maintenance")
         self._start_upkeep(controller, storage)
+        self._racks = racks = new_rack_reads(self, secret, self._peers, confirmation)
+        self._spawn(racks.run(), "rack reads")
         self._services = services = Services(
             config=self.config,
             controller=controller,
@@ -306,9 +311,11 @@ class Node:
             rng=env.rng,
             settled=leading.settled,
             led_on=leading.led_on,
+            racks=racks,
         )
         self._dispatcher = Dispatcher(services, HANDLERS)
         register_metrics(self)
+        register_rack_metrics(self)
         raise_first(self._tasks)
         self._serving.set()
 
@@ -447,6 +454,8 @@ class Node:
         self.groups.close()
         if self._leading is not None:
             self._leading.close()
+        if self._racks is not None:
+            self._racks.close()
         if self._storage is not None:
             await self._storage.abort()
         if self._controller is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .partition.fetch_session import FetchSessions
     from .partition.partitions import Partitions
     from .producer_ids import ProducerIds
+    from .racks.rack_reads import RackReads
     from .response_memory import ResponseMemory
 
 
@@ -48,6 +49,7 @@ class Services:
     rng: random.Random
     settled: Callable[[], Awaitable[None]]
     led_on: Callable[[], Awaitable[None]]
+    racks: RackReads
 
     def topic_config(self, topic: TopicImage) -> TopicConfig:
         """What holds for a topic now."""

@@ -322,10 +322,11 @@ async def describe_topic_partitions(ctx: RequestContext, request: Any, version: 
             )
             continue
         partitions = []
+        racks = ctx.services.racks.racks
         chosen = topic.partitions[first_partition : first_partition + room]
         for partition in chosen:
             node_id = leader_node(image, partition)
-            replicas = [node_id] if node_id != NO_NODE else []
+            replicas = racks.replicas(partition.stream_id, node_id)
             partitions.append(
                 Topic.DescribeTopicPartitionsResponsePartition(
                     error_code=int(ErrorCode.NONE if replicas else ErrorCode.LEADER_NOT_AVAILABLE),

@@ -8,6 +8,8 @@ Versions: see protocol.fetch. Sessions: broker.partition.fetch_session (KIP-227)
   never later: what storage has not brought by then is left for the next fetch.
 - Partitions are served in the order of the session, and one that gave data goes to its end.
 - A leader answers only while it is confirmed (no other process may have taken over).
+- A consumer that tells another rack is sent there, without records, where that can be (KIP-392);
+  a partition that another broker leads is read here for consumers of this rack (broker.racks).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from broker.leadership import endpoint_of, leader_node, partition_image
 from broker.partition.fetch_session import FetchContext, SessionPartition
 from broker.partition.partition import Partition
 from broker.partition.purgatory import Waiter
+from broker.racks.followed import FollowedPartition
 from broker.request_context import Raw, RequestContext
 from broker.response_memory import Grant
 from objectstore.errors import Corrupt, NotFound, StoreError
@@ -47,12 +50,13 @@ _UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 class _Read:
     """One partition of one request on its way to an answer.
 
-    confirmed: nobody had replaced this leader when it was asked for.
+    confirmed: nobody had replaced this leader when it was asked for. partition: led here, or served
+    for its leader.
     """
 
     wanted: SessionPartition
     told: FetchPartitionResponse
-    partition: Partition | None = None
+    partition: Partition | FollowedPartition | None = None
     error: KafkaError | None = None
     size_bytes: int = 0
     confirmed: bool = True
@@ -82,8 +86,10 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
         return Raw(encode_fetch_response(version, [], error_code=int(error.code)))
     max_bytes = min(request.max_bytes, ctx.services.config.int("fetch.max.bytes"))
     reads = [_locate(ctx, wanted, request.replica_id) for wanted in context.partitions()]
-    if any(r.partition is not None for r in reads):
+    if any(r.partition is not None and r.partition.is_led for r in reads):
         await _confirm(ctx, reads, read_deadline - loop.time())
+    if ctx.services.racks.followed:
+        await _prepare(reads, read_deadline - loop.time())
     grant = ctx.services.responses.grant()
     ctx.connection.hold(grant)
     reading = _Reading(ctx, request, reads, max_bytes, read_deadline, grant)
@@ -102,7 +108,7 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
         total = await reading.read()
     if is_between(ctx.services, ((r.wanted.topic, r.wanted.index) for r in reads if r.error)):
         await ctx.services.led_on()
-    return _answer(ctx, context, reads, version)
+    return _answer(ctx, request, context, reads, version)
 
 
 def _wanted(request: FetchRequest, by_id: bool) -> list[SessionPartition]:
@@ -138,8 +144,22 @@ def _locate(ctx: RequestContext, wanted: SessionPartition, replica_id: int) -> _
             read.partition = None
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
     except KafkaError as error:
-        read.error = error
+        if error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER and replica_id < 0:
+            read.partition = ctx.services.racks.find(wanted.topic, wanted.index)
+        if read.partition is None:
+            read.error = error
     return read
+
+
+async def _prepare(reads: list[_Read], patience_s: float) -> None:
+    """What is served here for another leader may have to ask that one first."""
+    asking = [
+        read.partition.ready(read.wanted.fetch_offset, patience_s)
+        for read in reads
+        if isinstance(read.partition, FollowedPartition)
+    ]
+    if asking:
+        await asyncio.gather(*asking)
 
 
 async def _confirm(ctx: RequestContext, reads: list[_Read], patience_s: float) -> None:
@@ -152,12 +172,12 @@ async def _confirm(ctx: RequestContext, reads: list[_Read], patience_s: float) -
         await ctx.services.confirmation.confirm(patience_s)
     except KafkaError as error:
         for read in reads:
-            if read.partition is not None:
+            if read.partition is not None and read.partition.is_led:
                 read.error, read.partition = error, None
     except StoreError:
         for read in reads:
             partition = read.partition
-            if partition is None:
+            if partition is None or not partition.is_led:
                 continue
             offset = read.wanted.fetch_offset
             read.confirmed = False
@@ -187,8 +207,13 @@ class _Reading:
 
     @property
     def failed(self) -> bool:
-        """A partition has something to tell at once: an error, or where the logs part."""
-        return any(read.error or read.told.diverging_epoch for read in self._reads)
+        """A partition has something to tell at once: an error, where the logs part, or who else
+        serves it.
+        """
+        return any(
+            read.error or read.told.diverging_epoch or read.told.preferred_read_replica >= 0
+            for read in self._reads
+        )
 
     @property
     def is_current(self) -> bool:
@@ -232,13 +257,15 @@ class _Reading:
             read.told.log_start_offset = partition.log_start_offset
             try:
                 _check(partition, read)
+                if self._is_sent_elsewhere(partition, read):
+                    continue
                 if read.told.diverging_epoch is None and room is not None:
                     total += await _read_one(
                         partition, read, room - total, total, self._request, self._deadline
                     )
             except KafkaError as error:
                 read.error = error
-                if read.wanted.fetch_offset > partition.log_end_offset:
+                if partition.is_led and read.wanted.fetch_offset > partition.log_end_offset:
                     await self._confirm_end(read)
             except OffsetOutOfRange:
                 # The log start moved past it while it was read.
@@ -261,6 +288,16 @@ class _Reading:
                 read.error = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
         return total
 
+    def _is_sent_elsewhere(self, partition: Partition | FollowedPartition, read: _Read) -> bool:
+        read.told.preferred_read_replica = -1
+        if not self._request.rack_id or not isinstance(partition, Partition):
+            return False
+        if read.told.diverging_epoch is None:
+            read.told.preferred_read_replica = self._ctx.services.racks.preferred(
+                self._request.rack_id, partition, read.wanted.fetch_offset
+            )
+        return read.told.preferred_read_replica >= 0
+
     def _locate_anew(self, read: _Read) -> None:
         found = _locate(self._ctx, read.wanted, self._request.replica_id)
         read.partition, read.error = found.partition, found.error
@@ -276,7 +313,7 @@ class _Reading:
             read.error = KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
 
-def _check(partition: Partition, read: _Read) -> None:
+def _check(partition: Partition | FollowedPartition, read: _Read) -> None:
     wanted = read.wanted
     # Here Kafka takes every negative epoch for none, elsewhere only -1.
     partition.check_leader_epoch(max(wanted.current_leader_epoch, -1))
@@ -294,7 +331,7 @@ def _check(partition: Partition, read: _Read) -> None:
 
 
 async def _read_one(
-    partition: Partition,
+    partition: Partition | FollowedPartition,
     read: _Read,
     room: int,
     found_so_far: int,
@@ -328,8 +365,15 @@ async def _read_one(
     return size
 
 
-def _answer(ctx: RequestContext, context: FetchContext, reads: list[_Read], version: int) -> Raw:
+def _answer(
+    ctx: RequestContext,
+    request: FetchRequest,
+    context: FetchContext,
+    reads: list[_Read],
+    version: int,
+) -> Raw:
     topics: dict[str | UUID, FetchTopicResponse] = {}
+    size_bytes = 0
     hints: dict[int, NodeEndpoint] = {}
     for read in reads:
         told, wanted = read.told, read.wanted
@@ -342,7 +386,11 @@ def _answer(ctx: RequestContext, context: FetchContext, reads: list[_Read], vers
             told.high_watermark = told.last_stable_offset = told.log_start_offset = -1
         has_data = bool(told.records) or told.diverging_epoch is not None
         tell = wanted.changed(
-            code, has_data, told.high_watermark, told.log_start_offset, not context.incremental
+            code,
+            has_data or told.preferred_read_replica >= 0,
+            told.high_watermark,
+            told.log_start_offset,
+            not context.incremental,
         )
         if has_data and context.session is not None and context.incremental:
             # As in Kafka, turns begin with the first answer of a session that goes on.
@@ -360,6 +408,8 @@ def _answer(ctx: RequestContext, context: FetchContext, reads: list[_Read], vers
         topic.partitions.append(told)
         if read.partition is not None:
             read.partition.bytes_out += read.size_bytes
+            size_bytes += read.size_bytes
+    ctx.services.racks.count(request.rack_id, size_bytes)
     return Raw(
         encode_fetch_response(
             version,
@@ -378,7 +428,7 @@ def _tell_error(
     told.error_code = int(read.error.code)
     told.records = ()
     told.high_watermark = told.last_stable_offset = -1
-    told.log_start_offset = -1
+    told.log_start_offset = told.preferred_read_replica = -1
     if read.partition is None and read.error.code in _UNKNOWN:
         # Kafka answers these before it reads, with an empty list where it has null else.
         told.aborted_transactions = ()

@@ -2,7 +2,8 @@
 
 v0 an empty list means all topics, from v1 on null does. v4: whether to create what is missing
 (always, before). v8 authorized operations; v10 topic ids in answers, v12 in requests.
-The replicas of a partition are its leader: the store keeps the copies.
+The replicas of a partition are its leader and, with racks, the broker of each other rack that
+serves reads of it (broker.racks): the store keeps the copies.
 """
 
 from __future__ import annotations
@@ -138,10 +139,11 @@ def _known(
     ctx: RequestContext, image: MetadataImage, topic: TopicImage, request: Any, version: int
 ) -> Any:
     partitions = []
+    racks = ctx.services.racks.racks
     for partition in topic.partitions:
         node_id = leader_node(image, partition)
         known = node_id != NO_NODE
-        replicas = [node_id] if known else []
+        replicas = racks.replicas(partition.stream_id, node_id)
         partitions.append(
             MetadataResponse.MetadataResponseTopic.MetadataResponsePartition(
                 error_code=int(ErrorCode.NONE if known else ErrorCode.LEADER_NOT_AVAILABLE),

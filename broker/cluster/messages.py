@@ -14,6 +14,8 @@ from broker.controller.topics import NewTopic
 from s3stream.metadata.image import TopicImage
 from s3stream.metadata.records import BlobRef, Endpoint, Position
 
+from .reads_messages import FollowReads, InviteReads, ReadsInvited, ReadsTold
+
 
 class _Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
     pass
@@ -250,6 +252,8 @@ Request: TypeAlias = (
     | HandedOver
     | CancelMoves
     | SetDraining
+    | FollowReads
+    | InviteReads
 )
 
 Answer: TypeAlias = (
@@ -264,6 +268,8 @@ Answer: TypeAlias = (
     | Decided
     | ProducerIdsGiven
     | MovesBegun
+    | ReadsTold
+    | ReadsInvited
     | NotController
     | Failed
 )

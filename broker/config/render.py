@@ -11,6 +11,7 @@ from .topic_definitions import TOPIC_SETTINGS
 from .types import Value, render
 
 NOT_SET = "not set"
+LONGEST_DEFAULT = 40
 
 
 def shown(value: Value, unit: str = "") -> str:
@@ -24,7 +25,7 @@ def shown(value: Value, unit: str = "") -> str:
 def render_config_table(width: int = 100) -> str:
     """Every key with its default, unit and meaning, in aligned columns for a terminal."""
     heads = ("KEY", "DEFAULT", "UNIT")
-    rows = [(row.key, shown(row.default), row.unit or "-") for row in SETTINGS]
+    rows = [(row.key, _short(shown(row.default)), row.unit or "-") for row in SETTINGS]
     sizes = [max(len(r[i]) for r in (heads, *rows)) for i in range(3)]
     room = max(30, width - sum(sizes) - 6)
 
@@ -38,6 +39,11 @@ def render_config_table(width: int = 100) -> str:
     for row, cells in zip(SETTINGS, rows, strict=True):
         lines += line(cells, _full_meaning(row))
     return "\n".join(lines) + "\n"
+
+
+def _short(text: str) -> str:
+    """The name of a Java class without its package, which would push meanings off the screen."""
+    return text if len(text) <= LONGEST_DEFAULT else "..." + text.rpartition(".")[2]
 
 
 def _full_meaning(row: Setting) -> str:

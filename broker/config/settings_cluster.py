@@ -25,7 +25,24 @@ CLUSTER: tuple[Setting, ...] = (
         "broker.rack",
         ConfigType.STRING,
         None,
-        "Rack or availability zone of this node, told to clients.",
+        "Rack or availability zone of this node, told to clients. A partition is read by consumers"
+        " of each rack from a broker there.",
+    ),
+    Setting(
+        "replica.selector.class",
+        ConfigType.STRING,
+        "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+        "Whether a consumer that tells its rack is sent to the broker that serves reads there"
+        " (RackAwareReplicaSelector), or reads from the leader wherever it is (LeaderSelector).",
+        OneOf(
+            (
+                "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+                "org.apache.kafka.common.replica.LeaderSelector",
+            )
+        ),
+        kafka_default=None,
+        reason="Any broker can read a partition's objects, so that reading in one's own rack costs"
+        " nothing; and only where brokers have racks does it mean anything.",
     ),
     Setting(
         "broker.session.timeout.ms",

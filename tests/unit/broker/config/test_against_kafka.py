@@ -169,6 +169,7 @@ def test_every_default_that_differs_gives_a_reason() -> None:
         "listeners",
         "broker.heartbeat.interval.ms",
         "broker.session.timeout.ms",
+        "replica.selector.class",
     } == OTHER_DEFAULT
     assert all(BY_KEY[key].reason for key in OTHER_DEFAULT)
 

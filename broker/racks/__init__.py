@@ -1,0 +1,1 @@
+"""Consumers read from a broker of their own rack."""
