@@ -329,7 +329,8 @@ class Connection(asyncio.BufferedProtocol):
                     await self._wake.wait()
                 frame, request_bytes = self._frames.popleft()
                 self._current = answer = self._answers.begin(request_bytes)
-                self._pump()
+                if self._reading_paused:
+                    self._pump()
                 if frame[:2] not in _UNQUEUED and not self._turns.try_take():
                     await self._turns.wait(self.client_host)
                 outcome = await self._handler.handle(self, frame)

@@ -37,7 +37,8 @@ class Dispatcher:
         missing = sorted(set(SERVED) - set(handlers))
         assert not missing, f"advertised without a handler: {missing}"
         self._services = services
-        self._handlers = handlers
+        # By the number itself: an enumeration's member costs more to make than to look up.
+        self._handlers: dict[int, ApiHandler] = {int(key): one for key, one in handlers.items()}
 
     async def handle(self, connection: Connection, frame: memoryview) -> Outcome:
         """See connection.Handler."""
@@ -50,7 +51,10 @@ class Dispatcher:
         try:
             if is_served(header.api_key, header.api_version):
                 request = _decode(header, frame)
-            result = await self._call(context, request)
+                handler = self._handlers[header.api_key]
+                result = await handler(context, request, header.api_version)
+            else:
+                result = await self._refuse(context)
         except KafkaError as error:
             result = self._error(header, request, error)
         except (MalformedFrame, CloseConnection, asyncio.CancelledError):
@@ -69,15 +73,12 @@ class Dispatcher:
         metrics.request_answered(header.api_key, asyncio.get_running_loop().time() - started)
         return self._encode(header, result)
 
-    async def _call(self, context: RequestContext, request: Any) -> Any:
-        header = context.header
-        key, version = header.api_key, header.api_version
-        if not is_served(key, version):
-            if key == ApiKey.API_VERSIONS:
-                # KIP-511: the answer is version 0 with what is served, the body is not read.
-                return await self._handlers[ApiKey.API_VERSIONS](context, None, 0)
-            raise MalformedFrame(f"API {key} version {version} is not served")
-        return await self._handlers[ApiKey(key)](context, request, version)
+    async def _refuse(self, context: RequestContext) -> Any:
+        key, version = context.header.api_key, context.header.api_version
+        if key == ApiKey.API_VERSIONS:
+            # KIP-511: the answer is version 0 with what is served, the body is not read.
+            return await self._handlers[ApiKey.API_VERSIONS](context, None, 0)
+        raise MalformedFrame(f"API {key} version {version} is not served")
 
     def _error(self, header: RequestHeader, request: Any, error: KafkaError) -> Any:
         response = error_response(header.api_key, header.api_version, request, error)

@@ -73,6 +73,12 @@ class MemoryPool:
 
     def try_reserve(self, owner: str, size_bytes: int) -> bool:
         """Take `size_bytes` for `owner` (a client's address); False when it has to wait."""
+        if not self.waiting:
+            # Nobody is there to be let past.
+            fits = self._has_room(size_bytes) and self._within_share(owner, size_bytes)
+            if fits:
+                self._take(owner, size_bytes)
+            return fits
         if self._queue_for(size_bytes) or self._is_held_back(owner, size_bytes):
             return False
         if not self._has_room(size_bytes):
@@ -113,9 +119,11 @@ class MemoryPool:
                 self._held[owner] = left
             else:
                 del self._held[owner]
-            self._requeue(owner, small=True)
-            self._requeue(owner, small=False)
-        self._admit()
+            if self.waiting:
+                self._requeue(owner, small=True)
+                self._requeue(owner, small=False)
+        if self.waiting:
+            self._admit()
 
     def for_frame(self, size_bytes: int, *, known: bool) -> MemoryPool:
         """Where a frame is received to; known: a request of its connection was answered."""

@@ -59,12 +59,21 @@ async def create_once(
     Source: RFC 9110, 13.1.2 (If-None-Match).
     """
 
+    failed: StoreError | None = None
+    if give_up_after_s is None and not may_be_repeat:
+        # Nearly always the first attempt is all, and somebody waits for it.
+        try:
+            await store.create(key, chunks)
+            return True
+        except StoreError as error:
+            failed = error
+
     async def send() -> None:
         await store.create(key, chunks)
 
     settle = _Settle(store, key, write_id, rng, on_trouble)
     return await settle.until_settled(
-        send, look_first=may_be_repeat, give_up_after_s=give_up_after_s
+        send, look_first=may_be_repeat, give_up_after_s=give_up_after_s, failed=failed
     )
 
 
@@ -171,12 +180,14 @@ class _Settle:
         *,
         look_first: bool,
         give_up_after_s: float | None,
+        failed: StoreError | None = None,
     ) -> bool:
+        """failed: what a first attempt met already."""
         if give_up_after_s is None:
-            return await self._run(send, look_first)
+            return await self._run(send, look_first, failed)
         try:
             async with asyncio.timeout(give_up_after_s) as limit:
-                return await self._run(send, look_first)
+                return await self._run(send, look_first, failed)
         except TimeoutError as error:
             if not limit.expired():
                 raise
@@ -185,28 +196,35 @@ class _Settle:
                 f"{self._key}: unsettled after {give_up_after_s:g} s{why}"
             ) from (self._last_error or error)
 
-    async def _run(self, send: Callable[[], Awaitable[None]], look_first: bool) -> bool:
+    async def _run(
+        self,
+        send: Callable[[], Awaitable[None]],
+        look_first: bool,
+        failed: StoreError | None,
+    ) -> bool:
         look = look_first
         while True:
-            if look:
-                settled = await self._look()
-                if settled is not None:
+            if failed is None:
+                if look and (settled := await self._look()) is not None:
                     return settled
-            # The answer to this may be lost after the write: whatever is no plain success is
-            # settled by what a reader finds at the key.
-            try:
-                await send()
-                return True
-            except PreconditionFailed:
+                # The answer to this may be lost after the write: whatever is no plain success is
+                # settled by what a reader finds at the key.
+                try:
+                    await send()
+                    return True
+                except StoreError as error:
+                    failed = error
+            if isinstance(failed, PreconditionFailed):
                 # Not trouble yet: somebody's object is there, perhaps ours. Where the look finds
                 # nothing (a 409 for a race that both lost) the pause keeps this from spinning.
                 if (settled := await self._look()) is not None:
                     return settled
                 look = False
                 await asyncio.sleep(self._backoff.next_s())
-            except StoreError as error:
+            else:
                 look = True
-                await self._wait_out(error)
+                await self._wait_out(failed)
+            failed = None
 
     async def _look(self) -> bool | None:
         """True: ours, False: another's, None: nothing there. Waits out trouble."""

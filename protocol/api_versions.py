@@ -149,6 +149,9 @@ SERVED: Mapping[ApiKey, tuple[int, int]] = MappingProxyType(
     }
 )
 
+# The same by number: this is asked for each request.
+_SERVED: Mapping[int, tuple[int, int]] = {int(key): span for key, span in SERVED.items()}
+
 # Advertised from version 0 because older librdkafka takes the range for its sign that the broker
 # knows compression; versions 0-2 carry record formats that Kafka 4 dropped, and are refused.
 _OLDEST_ACCEPTED_PRODUCE = 3
@@ -216,8 +219,8 @@ _FLEXIBLE_FROM: Mapping[int, int] = MappingProxyType(
 def is_served(key: int, version: int) -> bool:
     """Whether a request of this key and version is answered rather than refused."""
     try:
-        oldest, newest = SERVED[ApiKey(key)]
-    except (KeyError, ValueError):
+        oldest, newest = _SERVED[key]
+    except KeyError:
         return False
     if key == ApiKey.PRODUCE:
         oldest = _OLDEST_ACCEPTED_PRODUCE

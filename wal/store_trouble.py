@@ -59,6 +59,8 @@ class StoreTrouble:
 
         To be called before anything is acknowledged. Raises Corrupt.
         """
+        if not self._bucket_was_missing:
+            return
         key = FIRST_LOG.key(0)
         backoff = Backoff(self._rng)
         while self._bucket_was_missing:

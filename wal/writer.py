@@ -58,6 +58,7 @@ class _Flight:
     """One object whose bytes are fixed."""
 
     seq: int
+    key: str
     write_id: bytes
     fill: Fill
     chunks: list[Buffer]
@@ -326,6 +327,9 @@ class LogWriter:
             again_at = self._cut(loop)
             if self._closing and not self._fills and not self._flights:
                 return
+            if again_at is None:
+                await self._wake.wait()
+                continue
             try:
                 async with asyncio.timeout_at(again_at):
                     await self._wake.wait()
@@ -368,23 +372,24 @@ class LogWriter:
             fill.entries,
             fill.controls,
         )
-        flight = _Flight(seq, write_id, fill, chunks, index, size, now)
+        key = self._log.key(seq)
+        flight = _Flight(seq, key, write_id, fill, chunks, index, size, now)
         self._flights.append(flight)
         self._in_flight_bytes += size
         self._commit.cut(now, reason)
-        self._tasks.create_task(self._put(flight), name=f"put {self._log.key(seq)}")
+        self._tasks.create_task(self._put(flight), name=f"put {key}")
 
     # Landing.
 
     async def _put(self, flight: _Flight) -> None:
         """Send one object until it is there (the same bytes each time), or the log has ended."""
         loop = asyncio.get_running_loop()
-        late = loop.call_later(LATE_S, self._trouble.late, self._log.key(flight.seq))
+        late = loop.call_later(LATE_S, self._trouble.late, flight.key)
         try:
             # Paused or crashed before this: nobody knows of the object, and nobody was told.
             ours = await create_once(
                 self._store,
-                self._log.key(flight.seq),
+                flight.key,
                 flight.chunks,
                 flight.write_id,
                 rng=self._rng,
@@ -403,7 +408,8 @@ class LogWriter:
         self._commit.put_returned(loop.time() - flight.sent_at)
         self._trouble.over()
         self._acknowledge()
-        self._wake.set()
+        if self._fills or self._closing:
+            self._wake.set()
 
     def _acknowledge(self) -> None:
         # Not in the order of arrival: a hole before an object could still be sealed.
@@ -416,7 +422,7 @@ class LogWriter:
             self._on_durable(
                 DurableObject(
                     flight.seq,
-                    self._log.key(flight.seq),
+                    flight.key,
                     flight.write_id,
                     flight.size,
                     flight.index,

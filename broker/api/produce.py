@@ -32,7 +32,7 @@ from protocol.produce import (
     ProduceTopicResponse,
     encode_produce_response,
 )
-from protocol.record_batch import HEADER_SIZE, MAGIC, RefusedBatch, parse_header
+from protocol.record_batch import HEADER_SIZE, MAGIC, TRANSACTIONAL_BIT, RefusedBatch
 from s3stream.back_pressure import Admission
 from wal.errors import LogError
 
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 ADMIN_CLIENT_ID = "__admin_client"
 _VALID_ACKS = (-1, 0, 1)
+# Position of the byte of a batch that has the attributes' lower bits (protocol.batch_header).
+_LOW_ATTRIBUTES = 22
 # What a producer must believe at once, and so only a leader that nobody has replaced may say.
 _CLAIMS_OF_LEADERS = (
     ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER,
@@ -155,7 +157,7 @@ def _is_transactional(request: ProduceRequest) -> bool:
     """Whether any record set begins with a transactional batch, whatever else is wrong with it."""
     sets = (p.records for t in request.topics for p in t.partitions if p.records is not None)
     return any(
-        parse_header(records).is_transactional
+        records[_LOW_ATTRIBUTES] & TRANSACTIONAL_BIT
         for records in sets
         if len(records) >= HEADER_SIZE and records[16] == MAGIC
     )

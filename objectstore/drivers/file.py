@@ -15,11 +15,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from threading import Event
 from typing import TypeVar
 
 from ..errors import AccessDenied, BucketMissing, NotFound, PreconditionFailed, StoreUnavailable
 from ..store import Chunks, ObjectInfo, ObjectStore, Upload, UploadInfo
+from ..threads import in_thread
 from .file_bytes import read_range, write_all
 from .file_directories import Directories, Removed, resync
 from .file_suitability import refuse_unsuitable
@@ -77,12 +77,12 @@ class FileStore(ObjectStore):
 
     async def create(self, key: str, chunks: Chunks) -> None:
         directory, name = self._split(key)
-        abandoned = Event()
+        abandoned: builtins.list[bool] = []
         try:
             await self.blocking(self._create, key, directory, name, chunks, abandoned)
         except asyncio.CancelledError:
             # The caller may reuse its buffers now: what is not yet linked must not be.
-            abandoned.set()
+            abandoned.append(True)
             raise
 
     async def get(self, key: str) -> bytes:
@@ -159,7 +159,12 @@ class FileStore(ObjectStore):
                 os.close(parent)
 
     def _create(
-        self, key: str, directory: str, name: str, chunks: Chunks, abandoned: Event
+        self,
+        key: str,
+        directory: str,
+        name: str,
+        chunks: Chunks,
+        abandoned: builtins.list[bool],
     ) -> None:
         temporary = new_name()
 
@@ -173,7 +178,7 @@ class FileStore(ObjectStore):
                     os.fsync(fd)
                 finally:
                     os.close(fd)
-                if not abandoned.is_set():
+                if not abandoned:
                     self.publish(key, directory, parent, temporary, name)
             finally:
                 _unlink(temporary, parent)
@@ -279,7 +284,7 @@ class FileStore(ObjectStore):
         return os.path.join(self.root, directory, name) if directory else f"{self.root}/{name}"
 
     async def blocking(self, call: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, call, *arguments)
+        return await in_thread(self._executor, call, *arguments)
 
     @contextmanager
     def errors(self, what: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ Source: proc(5), /proc/pid/stat, field 22.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -42,9 +43,14 @@ class TemporaryName:
 
 
 def new_name(upload_of: str | None = None) -> str:
-    pid = os.getpid()
-    base = f"{PREFIX}{pid}-{_start_of(pid) or 0}-{next(_count)}"
+    base = f"{PREFIX}{_this_process(os.getpid())}-{next(_count)}"
     return f"{base}.tmp" if upload_of is None else f"{base}-{upload_of}.upload"
+
+
+@functools.lru_cache(maxsize=1)
+def _this_process(pid: int) -> str:
+    """Asked for with each file; a fork's child has another pid."""
+    return f"{pid}-{_start_of(pid) or 0}"
 
 
 def parse_name(name: str) -> TemporaryName | None:

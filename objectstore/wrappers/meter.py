@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import builtins
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import NotFound, PreconditionFailed, StoreError
@@ -81,25 +80,36 @@ class RequestMeter:
         dollars = sum(PRICES[name] * count.requests for name, count in copies.items())
         return MeterSnapshot(copies, dollars)
 
-    @contextmanager
-    def timed(self, name: str, requests: int = 1) -> Iterator[OperationCount]:
+    def timed(self, name: str, requests: int = 1) -> _Timed:
         """Count a call of `requests` requests; errors by class (a lost race and a 404 as well)."""
-        count = self.operations[name]
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        count.requests += requests
-        try:
-            yield count
-        except StoreError as error:
-            kind = type(error).__name__
-            count.errors[kind] = count.errors.get(kind, 0) + 1
-            if isinstance(error, NotFound | PreconditionFailed):
-                self._observe(count, loop.time() - started_s)
-            raise
-        else:
-            self._observe(count, loop.time() - started_s)
+        return _Timed(self.operations[name], requests)
 
-    def _observe(self, count: OperationCount, elapsed_s: float) -> None:
+
+class _Timed:
+    """(A class: a generator's context manager costs several times as much, at each request.)"""
+
+    __slots__ = ("_count", "_loop", "_requests", "_started_s")
+
+    def __init__(self, count: OperationCount, requests: int) -> None:
+        self._count = count
+        self._requests = requests
+
+    def __enter__(self) -> OperationCount:
+        self._loop = asyncio.get_running_loop()
+        self._started_s = self._loop.time()
+        self._count.requests += self._requests
+        return self._count
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        count = self._count
+        if error is not None:
+            if not isinstance(error, StoreError):
+                return
+            name = type(error).__name__
+            count.errors[name] = count.errors.get(name, 0) + 1
+            if not isinstance(error, NotFound | PreconditionFailed):
+                return
+        elapsed_s = self._loop.time() - self._started_s
         count.seconds += elapsed_s
         count.latency_buckets[bisect_left(LATENCY_BOUNDS_S, elapsed_s)] += 1
 
@@ -185,4 +195,4 @@ class _MeterUpload(Upload):
 
 
 def _size(chunks: Chunks) -> int:
-    return sum(memoryview(chunk).nbytes for chunk in chunks)
+    return sum([memoryview(chunk).nbytes for chunk in chunks])

@@ -12,7 +12,6 @@ import asyncio
 import builtins
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
 from enum import IntEnum
 
 from ..store import Chunks, ObjectInfo, ObjectStore, Upload, UploadInfo
@@ -43,41 +42,45 @@ class Slots:
             Priority.COMPACTION: max(1, slots // 4),
         }
         self._held = dict.fromkeys(Priority, 0)
+        self.held = 0
         self._waiting: dict[Priority, deque[asyncio.Future[None]]] = {p: deque() for p in Priority}
-
-    @property
-    def held(self) -> int:
-        return sum(self._held.values())
+        self._queued = 0
 
     @property
     def waiting(self) -> int:
-        return sum(len(queue) for queue in self._waiting.values())
+        return self._queued
 
-    @asynccontextmanager
-    async def slot(self, priority: Priority) -> AsyncIterator[None]:
-        await self._acquire(priority)
-        try:
-            yield
-        finally:
-            self._held[priority] -= 1
-            self._grant()
+    def slot(self, priority: Priority) -> _Slot:
+        """To be held by `async with`, for one request."""
+        return _Slot(self, priority)
 
-    async def _acquire(self, priority: Priority) -> None:
-        if self._may_go(priority) and not any(self._ahead(priority)):
-            self._held[priority] += 1
+    async def acquire(self, priority: Priority) -> None:
+        if self._may_go(priority) and not (self._queued and any(self._ahead(priority))):
+            self._take(priority)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[priority].append(turn)
+        self._queued += 1
         try:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 # Granted and cancelled in the same moment: pass it on.
-                self._held[priority] -= 1
-                self._grant()
-            else:
+                self.release(priority)
+            elif turn in self._waiting[priority]:  # else it was passed over meanwhile
                 self._waiting[priority].remove(turn)
+                self._queued -= 1
             raise
+
+    def release(self, priority: Priority) -> None:
+        self.held -= 1
+        self._held[priority] -= 1
+        if self._queued:
+            self._grant()
+
+    def _take(self, priority: Priority) -> None:
+        self.held += 1
+        self._held[priority] += 1
 
     def _ahead(self, priority: Priority) -> Iterator[bool]:
         """Is anybody waiting who goes first and could?"""
@@ -98,9 +101,26 @@ class Slots:
             queue = self._waiting[priority]
             while queue and self._may_go(priority):
                 turn = queue.popleft()
+                self._queued -= 1
                 if not turn.done():
-                    self._held[priority] += 1
+                    self._take(priority)
                     turn.set_result(None)
+
+
+class _Slot:
+    """(A class: a generator's context manager costs several times as much, at each request.)"""
+
+    __slots__ = ("_priority", "_slots")
+
+    def __init__(self, slots: Slots, priority: Priority) -> None:
+        self._slots = slots
+        self._priority = priority
+
+    async def __aenter__(self) -> None:
+        await self._slots.acquire(self._priority)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._slots.release(self._priority)
 
 
 class PriorityStore(PassingStore):

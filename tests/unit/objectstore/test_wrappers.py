@@ -199,6 +199,29 @@ def test_a_slot_granted_to_a_cancelled_request_is_passed_on() -> None:
     asyncio.run(check())
 
 
+def test_a_cancelled_request_that_was_passed_over_is_cancelled_and_no_more() -> None:
+    async def check() -> None:
+        slots = Slots(4)
+        release = asyncio.Event()
+
+        async def hold() -> None:
+            async with slots.slot(Priority.WAL):
+                await release.wait()
+
+        holders = [asyncio.create_task(hold()) for _ in range(6)]
+        await asyncio.sleep(0)
+        holders[0].cancel()  # gives its slot back in the next step, before ...
+        holders[4].cancel()  # ... this one, which is the first in the queue, is told
+        found = await asyncio.gather(holders[0], holders[4], return_exceptions=True)
+        assert [type(one) for one in found] == [asyncio.CancelledError] * 2
+        assert (slots.held, slots.waiting) == (4, 0)
+        release.set()
+        await asyncio.gather(*holders, return_exceptions=True)
+        assert (slots.held, slots.waiting) == (0, 0)
+
+    asyncio.run(check())
+
+
 def test_requests_wait_for_their_turn_in_order() -> None:
     slept: list[float] = []
 
