@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.cluster.heartbeats import NewSender
+from broker.cluster.load import ProcessUse
 from objectstore.settings import StoreSettings
 from objectstore.store import ObjectStore
 
@@ -23,7 +24,7 @@ class Environment:
     requests. cache_dir: None for no disk cache. merge_uri, merge_settings: of the same store, for
     the process in which history is merged; None: it is merged in this one. senders: what sends
     heartbeats, given how to read the brokers' secret; None: tasks of the loop. on_request: called
-    for each one, before it is handled.
+    for each one, before it is handled. process_use: of this process; None: not to be told.
     """
 
     store: ObjectStore
@@ -38,3 +39,4 @@ class Environment:
     merge_settings: StoreSettings | None = None
     senders: Callable[[Callable[[], Awaitable[bytes]]], NewSender] | None = None
     on_request: Callable[[], None] | None = None
+    process_use: Callable[[], ProcessUse] | None = None

@@ -49,6 +49,10 @@ def _run(parsed: argparse.Namespace) -> int:
             from broker.cli.doctor import run as doctor
 
             return doctor(parsed)
+        case "cluster":
+            from broker.cli.cluster import run as cluster
+
+            return cluster(parsed)
         case "topics":
             from broker.cli.topics import run as topics
 
@@ -78,6 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_start(commands)
     commands.add_parser("config", help="print every setting, its default, unit and meaning")
     _add_doctor(commands)
+    _add_cluster(commands)
     _add_topics(commands)
     _add_produce(commands)
     _add_consume(commands)
@@ -127,6 +132,15 @@ def _add_start(commands: Commands) -> None:
 def _add_doctor(commands: Commands) -> None:
     doctor = commands.add_parser("doctor", help="test a store, and say what to do")
     _add_store(doctor)
+
+
+def _add_cluster(commands: Commands) -> None:
+    cluster = commands.add_parser(
+        "cluster", allow_abbrev=False, help="show brokers, their load, and what is under way"
+    )
+    cluster.add_argument("--watch", action="store_true", help="again each second")
+    cluster.add_argument("--json", action="store_true", help="for programs")
+    _add_store(cluster)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

@@ -48,6 +48,10 @@ class BrokerMetrics:
         api.received += 1
         api.bytes_in += size_bytes
 
+    def requests(self) -> int:
+        """Received so far."""
+        return sum(api.received for api in self._apis.values())
+
     def request_answered(self, key: int, seconds: float) -> None:
         api = self._api(key)
         api.answered += 1

@@ -56,6 +56,7 @@ from .leading import Leading
 from .maintenance import Maintenance
 from .memory_pool import request_memory
 from .metrics import BrokerMetrics
+from .node_load import load_meter
 from .node_member import new_member
 from .node_metrics import register_metrics
 from .node_racks import new_rack_reads, register_rack_metrics
@@ -241,6 +242,7 @@ class Node:
             rules=BrokerConfigRules(lambda: self.config),
             defaults=self._topic_defaults,
             upkeep=lambda: self._upkeep,
+            meter=load_meter(self.metrics, self.partitions, env.process_use),
             term_won=self._term_won,
             on_trouble=lambda error: self.trouble.tell("the metadata log", error),
         )

@@ -8,7 +8,10 @@ from functools import partial
 from broker.cluster.addresses import Addresses
 from broker.cluster.channel import Peers
 from broker.cluster.heartbeats import Heartbeats, NewSender
+from broker.cluster.load import LoadMeter
 from broker.cluster.member import ClusterTimes, Member, Surroundings
+from broker.cluster.own_load import OwnLoad
+from broker.cluster.reach import Reach
 from broker.cluster.secret import Secret
 from broker.cluster.serving import PeerServer
 from broker.config import BrokerConfig
@@ -34,11 +37,12 @@ def new_member(
     rules: ConfigRules,
     defaults: Callable[[], TopicDefaults],
     upkeep: Callable[[], Upkeep | None],
+    meter: LoadMeter,
     term_won: Callable[[], None],
     on_trouble: Callable[[StoreError | None], None],
 ) -> Member:
     """ports: really bound, by listener. store: for the metadata log; probed: for the test of a new
-    store. upkeep: None until it is there. Raises StartRefused.
+    store. upkeep: None until it is there. meter: of this broker's load. Raises StartRefused.
     """
     name = config.optional_text("inter.broker.listener.name")
     if name is not None and name not in [one.name for one in config.listeners]:
@@ -83,6 +87,7 @@ def new_member(
             check_store=lambda: check_conditional_create(probed, env.rng),
             garbage=garbage,
             more_garbage=more_garbage,
+            own_load=OwnLoad(meter, Reach(peers, addresses.of)),
             term_won=term_won,
             now_ms=env.now_ms,
             rng=env.rng,

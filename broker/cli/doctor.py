@@ -8,13 +8,40 @@ import random
 import sys
 import time
 
-from broker.config import ConfigError
-from objectstore.doctor import Severity, doctor_findings
+from broker.config import BrokerConfig, ConfigError
+from objectstore.doctor import Finding, Severity, doctor_findings
+from objectstore.errors import StoreError
+from objectstore.open import parse_uri
+from objectstore.settings import StoreSettings
+from protocol.errors import KafkaError
+from wal.errors import LogError
 
 from . import exit_status
+from .cluster_checks import cluster_findings
+from .door import open_door
 from .settings import load_settings, store_flags, store_settings
 
 _MARKS = {Severity.OK: "ok     ", Severity.WARNING: "warning", Severity.ERROR: "ERROR  "}
+
+
+async def _findings(
+    parsed: argparse.Namespace, config: BrokerConfig, settings: StoreSettings
+) -> list[Finding]:
+    uri = config.text("store")
+    findings = await doctor_findings(
+        uri,
+        settings=settings,
+        rng=random.SystemRandom(),
+        now_ms=lambda: time.time_ns() // 1_000_000,
+    )
+    sound = all(finding.severity is not Severity.ERROR for finding in findings)
+    if not sound or parse_uri(uri).scheme == "memory":
+        return findings
+    try:
+        async with open_door(parsed) as door:
+            return [*findings, *await cluster_findings(door)]
+    except (StoreError, LogError, KafkaError) as error:
+        return [*findings, Finding(Severity.ERROR, f"the cluster in this store: {error}")]
 
 
 def run(parsed: argparse.Namespace) -> int:
@@ -22,14 +49,7 @@ def run(parsed: argparse.Namespace) -> int:
     try:
         config = load_settings(parsed, store_flags(parsed)).config
         settings = store_settings(config)
-        findings = asyncio.run(
-            doctor_findings(
-                config.text("store"),
-                settings=settings,
-                rng=random.SystemRandom(),
-                now_ms=lambda: time.time_ns() // 1_000_000,
-            )
-        )
+        findings = asyncio.run(_findings(parsed, config, settings))
     except (ConfigError, ValueError) as error:
         print(f"headwater doctor: {error}", file=sys.stderr)
         return exit_status.USAGE

@@ -37,6 +37,7 @@ from s3stream.metadata.records import Endpoint
 from wal.errors import Fenced, LogError
 
 from . import exit_status
+from .process_use import process_use
 from .settings import load_settings, store_settings
 
 log = logging.getLogger("headwater")
@@ -254,6 +255,7 @@ async def _serve_store(
             HeartbeatThread, secret, time.monotonic, random.SystemRandom()
         ),
         on_request=heap.touched,
+        process_use=process_use,
     )
     life = Lifetime(config, lambda config: Node(config, environment), store, random.SystemRandom())
     admin = AdminHttp(

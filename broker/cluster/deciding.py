@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from broker.controller.controller import Controller
 from broker.controller.election import Answers
+from broker.controller.loads import Loads
 from broker.controller.membership import Identity, StartRefused
 from broker.controller.registration import register
 from protocol.errors import ErrorCode, KafkaError
@@ -32,7 +33,7 @@ LONGEST_WAIT_S = 60.0
 class Deciding:
     """What belongs to one term of this process.
 
-    garbage: another broker has more of it.
+    garbage: another broker has more of it. loads: that they told.
     """
 
     def __init__(
@@ -41,11 +42,13 @@ class Deciding:
         feed: LogFeed,
         detector: Detector,
         garbage: Callable[[], None],
+        loads: Loads,
     ) -> None:
         self.controller = controller
         self.feed = feed
         self.detector = detector
         self._garbage = garbage
+        self.loads = loads
         self._garbage_of: dict[int, int] = {}
 
     def heard(self, heartbeat: m.Heartbeat) -> m.HeartbeatBack:
@@ -53,14 +56,19 @@ class Deciding:
         state = controller.image.incarnations.get(heartbeat.incarnation)
         known = state is not None and not state.fenced
         if known:
-            self.detector.heard(heartbeat.incarnation, heartbeat.lag_ms / 1000)
+            self.detector.heard(
+                heartbeat.incarnation, heartbeat.lag_ms / 1000, heartbeat.deaf_ms / 1000
+            )
             before = self._garbage_of.get(heartbeat.incarnation, 0)
             if heartbeat.garbage != before:
                 self._garbage_of[heartbeat.incarnation] = heartbeat.garbage
                 self._garbage()
+            if heartbeat.load is not None:
+                self.loads.told(heartbeat.incarnation, heartbeat.load)
         age_s = asyncio.get_running_loop().time() - controller.last_confirmed_at
         confirmed_ms = math.ceil(age_s * 1000) if age_s < 3600 else -1
-        return m.HeartbeatBack(controller.term, confirmed_ms, known)
+        waiting_ms = round(controller.waiting_s * 1000)
+        return m.HeartbeatBack(controller.term, confirmed_ms, known, waiting_ms)
 
 
 class DecidingServer:

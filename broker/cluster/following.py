@@ -4,8 +4,14 @@
     the bucket  while the controller is away, or keeps no more what comes next
     heartbeats  both ways: who is not answered suspects
 
-Suspecting is not enough to end a term: first the log itself is read, and while it grows somebody
-decides, and it is this broker that is cut off.
+An answer counts as of when the controller could still write what it decides: one that is cut off
+from the store decides nothing, however well it answers. An address that refuses connections is that
+of a dead process, and suspected soon.
+
+Suspecting is not enough to end a term: first the log itself is read. A controller that misses
+somebody, and hears at least half of the others, says in the log that its term goes on: then it is
+this broker that is cut off. Other records prove nothing: one that hears almost nobody writes them
+too.
 """
 
 from __future__ import annotations
@@ -30,6 +36,7 @@ from wal.keys import meta_log, wal_log
 from .channel import Channel, Peers
 from .heartbeats import NewSender
 from .joining import holder_of
+from .load import Load
 from .messages import Heartbeat, HeartbeatBack, LogAfter, LogObjects, ReadTheBucket
 
 log = logging.getLogger(__name__)
@@ -39,6 +46,12 @@ POLL_WAIT_S = 30.0
 POLL_TIMEOUT_S = POLL_WAIT_S + 5.0
 # While the controller is away the bucket is looked at so often.
 BUCKET_EACH_S = 1.0
+# Of the session time-out: an address that has refused for so long is suspected.
+REFUSED_SHARE = 1 / 6
+# Of the session time-out: a store that takes so long to be read kept the controller waiting too.
+SLOW_STORE_SHARE = 1 / 4
+# In heartbeats: one that has no answer yet is not without one.
+DEAF = 1.5
 # What is wrong with the metadata itself is not waited out: it ends the broker, loudly.
 WAITED_OUT = (StoreUnavailable, Throttled, AccessDenied, NotFound)
 
@@ -50,7 +63,8 @@ class Following:
     """From `loaded` on, as `incarnation`.
 
     address: of a registered broker, for brokers. on_image: called with each image that follows.
-    new_sender: of heartbeats. garbage: how often something became needless here.
+    new_sender: of heartbeats. garbage: how often something became needless here. load: of this
+    broker.
     """
 
     def __init__(
@@ -66,6 +80,7 @@ class Following:
         new_sender: NewSender,
         on_image: Callable[[MetadataImage], None],
         garbage: Callable[[], int],
+        load: Callable[[], Load],
         rng: Random,
     ) -> None:
         self.loaded = loaded
@@ -78,8 +93,13 @@ class Following:
         self._session_timeout_s = session_timeout_s
         self._on_image = on_image
         self._garbage = garbage
+        self._load = load
         self._rng = rng
-        self._heard_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        self._heard_at = now
+        # Any answer, whatever it was worth.
+        self._answered_at = now
+        self._refused_at: float | None = None
         self._reading = asyncio.Lock()
         self._told: Endpoint | None = None
         self._changed = asyncio.Event()
@@ -98,7 +118,7 @@ class Following:
     def grace(self, longer_s: float = 0.0) -> None:
         """Whoever decides is given the whole session time-out again, and so much longer."""
         now = asyncio.get_running_loop().time()
-        self._heard_at = now + longer_s
+        self._heard_at = max(self._heard_at, now + longer_s)
 
     # Reading.
 
@@ -113,7 +133,7 @@ class Following:
         before, self.loaded = self.loaded.image, loaded
         if loaded.image is before:
             return
-        if loaded.image.holder != before.holder:
+        if loaded.image.goes_on_after(before):
             self.grace()
         self._changed.set()
         self._on_image(loaded.image)
@@ -155,9 +175,11 @@ class Following:
                     if where is None:
                         raise ConnectionError("nobody is known to decide")
                     channel = await self._peers.open(where)
+                    self._refused_at = None
                     backoff, self._told = Backoff(self._rng, 0.05), None
                     await self._poll_at(channel, where)
                 except (OSError, TimeoutError, KafkaError, *WAITED_OUT) as error:
+                    self._note_refused(isinstance(error, ConnectionRefusedError))
                     self._tell_unreachable(where, error)
                 finally:
                     if channel is not None:
@@ -173,6 +195,14 @@ class Following:
         finally:
             if channel is not None:
                 channel.close()
+
+    def _note_refused(self, refused: bool) -> None:
+        """Of the last attempt to reach whoever decides. Others' time-outs prove nothing."""
+        if not refused:
+            self._refused_at = None
+        elif self._refused_at is None:
+            self._refused_at = asyncio.get_running_loop().time()
+            self._changed.set()
 
     def _tell_unreachable(self, where: Endpoint | None, error: Exception) -> None:
         """Once for each address, until it is reached again."""
@@ -191,9 +221,11 @@ class Following:
             place = self.loaded
             request = LogAfter(place.term, place.next_seq, round(POLL_WAIT_S * 1000))
             answer = await channel.call(request, LogObjects | ReadTheBucket, POLL_TIMEOUT_S)  # type: ignore[arg-type]
-            self._heard_at = asyncio.get_running_loop().time()
+            self._answered_at = asyncio.get_running_loop().time()
             self.has_heard = True
             if isinstance(answer, LogObjects):
+                if answer.objects:
+                    self.grace()  # they are durable
                 self._fold(answer)
             elif not await self.read_bucket():
                 return  # it has nothing of what comes next, nor has the bucket: ask again later
@@ -202,13 +234,24 @@ class Following:
 
     def _beat(self, late_s: float) -> tuple[Endpoint | None, Heartbeat]:
         late_ms = round(late_s * 1000)
-        said = Heartbeat(self._incarnation, self.image.position, late_ms, self._garbage())
+        deaf_s = asyncio.get_running_loop().time() - self._answered_at
+        deaf_ms = round(deaf_s * 1000) if deaf_s > DEAF * self._heartbeat_s else 0
+        said = Heartbeat(
+            self._incarnation,
+            self.image.position,
+            late_ms,
+            self._garbage(),
+            self._load(),
+            deaf_ms,
+        )
         return self.controller(), said
 
     def _heard(self, sent_at: float, back: HeartbeatBack) -> None:
         if back.term < self.image.term:
             return  # it does not know yet that it was replaced
-        self.grace()
+        now = asyncio.get_running_loop().time()
+        self._answered_at = now
+        self._heard_at = max(self._heard_at, now - back.waiting_ms / 1000)
         if back.known and back.confirmed_ms >= 0:
             self.confirmed_at = max(self.confirmed_at, sent_at - back.confirmed_ms / 1000)
 
@@ -232,7 +275,7 @@ class Following:
         while True:
             self.raise_if_fenced()
             self._changed.clear()
-            left_s = self._heard_at + self._patience_s() - loop.time()
+            left_s = self._suspect_at() - loop.time()
             due = loop.time() + max(left_s, 0.0)
             changed = asyncio.create_task(self._changed.wait(), name="metadata-changed")
             try:
@@ -248,27 +291,38 @@ class Following:
                     task.result()
             if loop.time() - due > self._session_timeout_s / 8:
                 self._heard_at += loop.time() - due  # we slept: what was sent is not read yet
-            if loop.time() - self._heard_at < self._patience_s() - _ROUNDING_S:
+            if loop.time() < self._suspect_at() - _ROUNDING_S:
                 continue
             if await self._is_silent():
                 return
 
-    def _patience_s(self) -> float:
-        """None for one that left in good order, or was fenced by another that is gone since."""
+    def _suspect_at(self) -> float:
+        """None is given to one that left in good order, or was fenced by another that is gone."""
         holder = holder_of(self.image)
-        return 0.0 if holder is not None and holder.fenced else self._session_timeout_s
+        if holder is not None and holder.fenced:
+            return self._heard_at
+        suspect_at = self._heard_at + self._session_timeout_s
+        if self._refused_at is not None:
+            refused_since = max(self._refused_at, self._heard_at)
+            soon = refused_since + REFUSED_SHARE * self._session_timeout_s
+            suspect_at = min(suspect_at, soon)
+        return suspect_at
 
     async def _is_silent(self) -> bool:
-        """Whether the log, too, has stopped growing."""
+        """Whether the log, too, does not say that the term goes on."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            if await self.read_bucket():
-                self.grace()
-                return False
-            return True
+            await self.read_bucket()
         except WAITED_OUT as error:
             log.debug("the controller is silent, and the store too: %s", error)
             await asyncio.sleep(BUCKET_EACH_S)
+            # It may have waited for the store as we did, and is well now.
+            self.grace()
             return False
+        if loop.time() - began > SLOW_STORE_SHARE * self._session_timeout_s:
+            self.grace()
+        return loop.time() >= self._suspect_at() - _ROUNDING_S
 
     def raise_if_fenced(self) -> None:
         """Raises Fenced where the image says so of this incarnation."""

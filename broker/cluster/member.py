@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from broker.controller.controller import ConfigRules, Controller
 from broker.controller.election import Answers, CheckStore, Standing
+from broker.controller.loads import Loads
 from broker.controller.membership import Identity
 from broker.controller.subscribers import Subscriber, Subscribers
 from broker.controller.topics import TopicDefaults
@@ -36,6 +38,8 @@ from .feed import LogFeed
 from .following import Following
 from .heartbeats import NewSender
 from .joining import Joining
+from .operating import OperatorServer
+from .own_load import OwnLoad
 from .place import Place
 from .positions import Positions
 from .remote import RemoteDecisions
@@ -64,6 +68,7 @@ class Surroundings:
     a broker is for brokers.
     answers: whether a registered broker is there, asked as a client. is_gone: whether its address
     refuses. garbage: how often something became needless here; more_garbage: so it is elsewhere.
+    own_load: what this broker tells of its load.
     term_won: this process decides now, and does what deciding brings with it.
     """
 
@@ -72,10 +77,11 @@ class Surroundings:
     new_sender: NewSender
     address: Callable[[BrokerRegistration], Endpoint | None]
     answers: Answers
-    is_gone: Callable[[BrokerRegistration], Awaitable[bool]]
+    is_gone: Callable[[BrokerRegistration], Coroutine[Any, Any, bool]]
     check_store: CheckStore
     garbage: Callable[[], int]
     more_garbage: Callable[[], None]
+    own_load: OwnLoad
     term_won: Callable[[], None]
     now_ms: Callable[[], int]
     rng: Random
@@ -113,6 +119,8 @@ class Member(Place):
         self._lost = 0
         self._lost_to: Fenced | None = None
         DecidingServer(around.serving, lambda: self._deciding, around.answers)
+        OperatorServer(around.serving, lambda: self._deciding, around.own_load)
+        self._subscribers.add(around.own_load.reach.image_changed)
 
     # What this process is.
 
@@ -164,6 +172,8 @@ class Member(Place):
         if new.position > old.position:
             self._image = new
             self._subscribers.tell(old, new)
+            if self._remote is not None and new.goes_on_after(old):
+                self._remote.controller_changed()
             if self._deciding is not None and new.brokers is not old.brokers:
                 self._deciding.detector.image_changed()
 
@@ -188,7 +198,7 @@ class Member(Place):
             if joining.joined is not None:
                 registered, loaded = joining.joined
                 self._standing = Standing(
-                    registered.node_id, registered.incarnation, registered.process, registered.at
+                    registered.node_id, registered.incarnation, registered.process
                 )
                 await self._follow_from(loaded).catch_up(registered.at)
                 log.info("joined as node %d, incarnation %d", self.node_id, self.incarnation)
@@ -198,12 +208,7 @@ class Member(Place):
         """Own a term; False where another process does."""
         feed = LogFeed()
         following = self._following
-        standing = None
-        if following is not None:
-            stands = self._stands
-            standing = Standing(
-                stands.node_id, stands.incarnation, stands.process, following.image.position
-            )
+        standing = None if following is None else self._stands
         controller = Controller(
             self._store,
             self._identity,
@@ -227,16 +232,18 @@ class Member(Place):
                 await asyncio.sleep(self._longer_s())
             return False
         feed.term = controller.term
-        self._standing = Standing(
-            controller.node_id,
-            controller.incarnation,
-            controller.process,
-            controller.image.position,
-        )
+        self._standing = Standing(controller.node_id, controller.incarnation, controller.process)
         self._following = None
+        if self._remote is not None:
+            self._remote.close()
+            self._remote = None
         self._lost = 0
         self._deciding = Deciding(
-            controller, feed, self._new_detector(controller), self._around.more_garbage
+            controller,
+            feed,
+            self._new_detector(controller),
+            self._around.more_garbage,
+            Loads(controller.incarnation, self._around.own_load),
         )
         self._around.term_won()
         return True
@@ -245,6 +252,7 @@ class Member(Place):
         return Detector(
             controller.incarnation,
             self._times.session_timeout_s,
+            self._times.heartbeat_s,
             lambda: self._image,
             fence=controller.fence,
             assert_term=controller.assert_term,
@@ -264,6 +272,7 @@ class Member(Place):
             new_sender=self._around.new_sender,
             on_image=self._advance,
             garbage=self._around.garbage,
+            load=self._around.own_load,
             rng=self._around.rng,
         )
         self._advance(loaded.image)
@@ -288,11 +297,18 @@ class Member(Place):
         Raises Fenced: this incarnation serves nobody any more. Anything else is a bug.
         """
         serving = asyncio.create_task(self._run(), name="member")
+        reach = self._around.own_load.reach
+        reaching = asyncio.create_task(
+            reach.run(lambda: self._image, self.incarnation), name="reach"
+        )
         try:
             await self._subscribers.watch(serving)
         finally:
-            serving.cancel()
-            await asyncio.wait((serving,))
+            for task in (serving, reaching):
+                task.cancel()
+            await asyncio.wait((serving, reaching))
+            if not reaching.cancelled() and (error := reaching.exception()) is not None:
+                log.error("asking the other brokers failed", exc_info=error)
             if not serving.cancelled():
                 serving.exception()
 
@@ -384,3 +400,4 @@ class Member(Place):
             await self._deciding.controller.abort()
         if self._remote is not None:
             self._remote.close()
+            self._remote = None

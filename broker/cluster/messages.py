@@ -14,6 +14,8 @@ from broker.controller.topics import NewTopic
 from s3stream.metadata.image import TopicImage
 from s3stream.metadata.records import BlobRef, Endpoint, Position
 
+from .load import Load
+from .picture import View
 from .reads_messages import FollowReads, InviteReads, ReadsInvited, ReadsTold
 
 
@@ -82,24 +84,29 @@ class Leave(_Message, frozen=True, tag="leave"):
 
 class Heartbeat(_Message, frozen=True, tag="heartbeat"):
     """position: of the sender's image. lag_ms: how late its loop is. garbage: how often something
-    of its became needless; a number that grew is an occasion for a round of deletion.
+    of its became needless; a number that grew is an occasion for a round of deletion. load: None
+    from an older version. deaf_ms: for how long it has had no answer, where it misses one.
     """
 
     incarnation: int
     position: Position
     lag_ms: int = 0
     garbage: int = 0
+    load: Load | None = None
+    deaf_ms: int = 0
 
 
 class HeartbeatBack(_Message, frozen=True, tag="heartbeat-back"):
     """confirmed_ms: so long ago the controller's own term was confirmed; -1: not at all.
 
-    known: the incarnation is registered and not fenced.
+    known: the incarnation is registered and not fenced. waiting_ms: so long the oldest decision has
+    waited for the store.
     """
 
     term: int
     confirmed_ms: int
     known: bool
+    waiting_ms: int = 0
 
 
 # The metadata log.
@@ -223,6 +230,17 @@ class ProducerIdsGiven(_Message, frozen=True, tag="producer-ids-given"):
     at: Position
 
 
+# What operators ask.
+
+
+class ShowCluster(_Message, frozen=True, tag="show-cluster"):
+    """Answered by the controller alone, which hears every broker."""
+
+
+class ClusterShown(_Message, frozen=True, tag="cluster-shown"):
+    view: View
+
+
 # Whatever was asked.
 
 
@@ -252,6 +270,7 @@ Request: TypeAlias = (
     | HandedOver
     | CancelMoves
     | SetDraining
+    | ShowCluster
     | FollowReads
     | InviteReads
 )
@@ -268,6 +287,7 @@ Answer: TypeAlias = (
     | Decided
     | ProducerIdsGiven
     | MovesBegun
+    | ClusterShown
     | ReadsTold
     | ReadsInvited
     | NotController

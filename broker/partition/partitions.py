@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -27,6 +28,10 @@ class Partitions:
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    def each(self) -> Iterable[Partition]:
+        """In no order that means anything; nothing may open or close meanwhile."""
+        return self._by_name.values()
 
     def all(self) -> list[Partition]:
         """By topic and index."""
