@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,24 +25,33 @@ KINDS = (RDKAFKA, AIOKAFKA, JAVA)
 _MODULES = {RDKAFKA: "tests.chaos.client_rdkafka", AIOKAFKA: "tests.chaos.client_aio"}
 
 
-@dataclass
 class Client:
-    """group: "" for a producer."""
+    """group: "" for a producer. told: what its process writes."""
 
-    name: str
-    kind: str
-    group: str
-    process: subprocess.Popen[bytes]
-    told: Path
-    log: Path
+    def __init__(
+        self, name: str, kind: str, group: str, process: subprocess.Popen[bytes], told: Path
+    ) -> None:
+        self.name = name
+        self.kind = kind
+        self.group = group
+        self.process = process
+        self._told = told
+        self._read_bytes = 0
+        self._history = ClientHistory(name, group, spreads=kind != JAVA)
+        self._ahead_s = time.time() - time.monotonic()
 
     def history(self) -> ClientHistory:
-        with self.told.open(errors="replace") as file:
-            lines: Iterable[str] = file.readlines()
+        """As of now; the same object every time, read on."""
+        with self._told.open("rb") as file:
+            file.seek(self._read_bytes)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read_bytes += len(whole)
+        lines: Iterable[str] = whole.decode(errors="replace").splitlines()
         if self.kind == JAVA:
-            ahead_s = time.time() - time.monotonic()
-            lines = (json.dumps(one) + "\n" for one in history.java_events(lines, ahead_s))
-        return history.parse(self.name, self.group, lines, spreads=self.kind != JAVA)
+            lines = (json.dumps(one) for one in history.java_events(lines, self._ahead_s))
+        history.add_events(self._history, lines)
+        return self._history
 
 
 class Load:
@@ -123,7 +131,7 @@ class Load:
                 command, cwd=ROOT, stdout=out if kind == JAVA else err, stderr=err,
                 env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
             )  # fmt: skip
-        self.clients.append(Client(name, kind, group, process, told, log))
+        self.clients.append(Client(name, kind, group, process, told))
 
     def _java_command(self, name: str, group: str, pause_s: float) -> list[str]:
         settings = self._directory / f"{name}.properties"

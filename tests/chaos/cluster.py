@@ -6,12 +6,11 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.peers.load import fresh
-from tests.peers.processes import BrokerProcess, Minio
+from tests.peers.processes import BrokerProcess
 from tests.peers.store_proxy import StoreProxy
 
 # Generous: a machine that is busy with other tests may be many times slower than an idle one.
@@ -24,29 +23,42 @@ class NotInTime(AssertionError):
 
 
 class Cluster:
-    """Nodes 1 to `size`. proxied: the nodes that reach the store through a door of their own."""
+    """Nodes 1 to `size`. env: for who reaches the store. doors: of nodes that reach it through
+    one; closed with the cluster.
+    """
 
     def __init__(
         self,
-        minio: Minio,
+        store: str,
         directory: Path,
         size: int = 3,
-        proxied: tuple[int, ...] = (),
-        settings: dict[str, str] | None = None,
+        env: Mapping[str, str] | None = None,
+        doors: Mapping[int, StoreProxy] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
-        self.minio = minio
+        self.store = store
         self.directory = directory
-        self.store = minio.make_bucket(fresh("chaos"))
         self.settings = {"offsets.topic.num.partitions": "3", **(settings or {})}
-        self.doors = {node_id: StoreProxy(minio.port) for node_id in proxied}
+        self.doors = doors or {}
         self.brokers: dict[int, BrokerProcess] = {}
-        for node_id in range(1, size + 1):
-            self.add(node_id)
+        self._env = env or {}
+        try:
+            for node_id in range(1, size + 1):
+                self.add(node_id)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def add(self, node_id: int) -> BrokerProcess:
         """A node that was not there before, or one that ended."""
         if node_id not in self.brokers:
-            env = dict(self.minio.env)
+            env = dict(self._env)
             if (door := self.doors.get(node_id)) is not None:
                 env["AWS_ENDPOINT_URL"] = door.endpoint
             cache = self.directory / f"cache-{node_id}"
@@ -110,19 +122,32 @@ class Cluster:
         return Counter(p.leader for t in told.topics.values() for p in t.partitions.values())
 
     def controller(self, asked: int) -> int:
-        while True:
+        """Who decides, as that broker knows."""
+        found: list[int] = []
+
+        def unknown() -> str:
             told = self.told_by(asked)
-            if told is not None and told.controller_id in told.brokers:
-                return int(told.controller_id)
-            time.sleep(0.2)
+            if told is None or told.controller_id not in told.brokers:
+                return "nobody"
+            found.append(told.controller_id)
+            return ""
+
+        self.wait_until(unknown, "somebody decides")
+        return found[0]
 
     def leader_not_controller(self, asked: int = 1) -> int:
-        """A node that leads something, and does not decide."""
-        controller = self.controller(asked)
-        return max(
-            (count, node_id) for node_id, count in self.leaders(asked).items()
-            if node_id != controller
-        )[1]  # fmt: skip
+        """The node that leads most of those that do not decide."""
+        found: list[int] = []
+
+        def unknown() -> str:
+            controller = self.controller(asked)
+            leaders = self.leaders(asked)
+            counts = [(leaders[one], one) for one in self.running - {controller} if leaders[one]]
+            found.extend(one for _, one in sorted(counts)[-1:])
+            return "" if found else f"only {dict(leaders)}"
+
+        self.wait_until(unknown, "somebody leads and does not decide")
+        return found[0]
 
     def other_than(self, *nodes: int) -> int:
         """The lowest running node that is none of these."""

@@ -66,11 +66,11 @@ def pause_store(run: Run) -> None:
     cluster = run.cluster
     everybody = cluster.running
     run.began()
-    cluster.minio.pause()
+    run.minio.pause()
     try:
         run.sleep(STORE_PAUSED_S)
     finally:
-        cluster.minio.resume()
+        run.minio.resume()
     run.goes_on()
     cluster.wait_for(everybody)
 

@@ -87,25 +87,18 @@ class Recorder:
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._lock = threading.Lock()
-        self._flushed = 0.0
 
     def note(self, kind: str, **fields: Any) -> None:
         now = time.monotonic()
         line = json.dumps({"e": kind, "t": round(now, 4), **fields})
         with self._lock:
             self._file.write(line + "\n")
-            # What is asked while the client runs is how far it is.
-            if kind in ("error", "ended") or now - self._flushed > 0.1:
-                self._file.flush()
-                self._flushed = now
+            self._file.flush()  # how far a client is is looked at while it runs
 
 
-def parse(name: str, group: str, lines: Iterable[str], spreads: bool = True) -> ClientHistory:
-    """A last line that is not whole yet is left out."""
-    history = ClientHistory(name, group, spreads)
+def add_events(history: ClientHistory, lines: Iterable[str]) -> None:
+    """Whole lines only. Raises ValueError for what is none of these events."""
     for line in lines:
-        if not line.endswith("\n"):
-            break
         event = json.loads(line)
         at = float(event["t"])
         match event["e"]:
@@ -128,8 +121,7 @@ def parse(name: str, group: str, lines: Iterable[str], spreads: bool = True) -> 
             case "ended":
                 history.has_ended, history.unanswered = True, event["unanswered"]
             case other:
-                raise ValueError(f"{name}: no such event: {other}")
-    return history
+                raise ValueError(f"{history.name}: no such event: {other}")
 
 
 def java_events(lines: Iterable[str], ahead_s: float) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.peers.load import create_topic, fresh
 from tests.peers.processes import Minio
+from tests.peers.store_proxy import StoreProxy
 
 from .checker import Figures, Verdict, judge, measure
 from .client_settings import PARTITIONS
@@ -50,8 +51,9 @@ class Outcome:
 class Run:
     """What a fault acts on."""
 
-    def __init__(self, cluster: Cluster, load: Load) -> None:
+    def __init__(self, cluster: Cluster, minio: Minio, load: Load) -> None:
         self.cluster = cluster
+        self.minio = minio
         self._load = load
         self.began_at = time.monotonic()
         self._is_marked = False
@@ -89,14 +91,16 @@ def run_fault(
 ) -> Outcome:
     """Never raises for what the cluster does: that is in the outcome."""
     started = time.monotonic()
-    cluster = Cluster(minio, directory, brokers, proxied)
+    doors = {node_id: StoreProxy(minio.port) for node_id in proxied}
+    store = minio.make_bucket(fresh("chaos"))
+    cluster = Cluster(store, directory, brokers, minio.env, doors)
     load: Load | None = None
     stuck, began = "", started
     try:
         topic = fresh(name)
         create_topic(cluster.bootstrap, topic, PARTITIONS)
         load = Load(cluster.bootstrap, topic, directory, kinds, pause_s)
-        run = Run(cluster, load)
+        run = Run(cluster, minio, load)
         try:
             run.goes_on()
             act(run)

@@ -92,7 +92,7 @@ class NumberedLoad(threading.Thread):
     def all_acknowledged(self) -> list[bytes]:
         return [*self.acknowledged.values(), *self.placeless]
 
-    def wait_for_more(self, count: int = 20, timeout_s: float = 40.0) -> None:
+    def wait_for_more(self, count: int = 20, timeout_s: float = 120.0) -> None:
         """Until so many more were acknowledged."""
         enough = len(self.all_acknowledged) + count
         deadline = time.monotonic() + timeout_s
@@ -143,7 +143,7 @@ def _watermarks(consumer: Any, place: Any, deadline: float) -> tuple[int, int]:
 
 
 def read_all(
-    bootstrap: str, topic: str, partitions: int = PARTITIONS, timeout_s: float = 40.0
+    bootstrap: str, topic: str, partitions: int = PARTITIONS, timeout_s: float = 120.0
 ) -> dict[int, dict[int, bytes]]:
     """Values by offset, by partition: everything below the high watermarks of now."""
     from confluent_kafka import Consumer, TopicPartition

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import random
 import re
@@ -11,12 +12,13 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -26,8 +28,43 @@ PEERS_HOME = Path(os.environ.get("PEERS_HOME", Path.home() / ".cache" / "headwat
 _READY = re.compile(r"headwater is ready: kafka (\S+) http (\S+) store (\S+) node (\d+)")
 
 
+class _Ports:
+    """Which ports this process has taken for its servers, known to all that run beside it.
+
+    A port is free again as soon as it was looked at, or when its server is killed; another test
+    that looks then must not take it. Record locks of one file, a byte for each port: they end
+    with the process that holds them.
+    """
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._ours: set[int] = set()
+
+    def take(self, port: int) -> bool:
+        """False where somebody has it."""
+        if self._file is None:
+            place = Path(tempfile.gettempdir()) / f"headwater-test-ports-{os.getuid()}"
+            self._file = place.open("ab")
+        if port in self._ours:
+            return False
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        self._ours.add(port)
+        with socket.socket() as chosen:
+            try:
+                chosen.bind(("127.0.0.1", port))
+            except OSError:
+                return False
+        return True
+
+
+_PORTS = _Ports()
+
+
 def free_port() -> int:
-    """A port of the loopback address that nobody has now.
+    """A port of the loopback address that nobody has now, and no other test takes any more.
 
     Below those that the system gives to clients: one of those could be the near end of somebody's
     connection, or a client's own (it asks again and again while the broker is away, and meets
@@ -35,12 +72,8 @@ def free_port() -> int:
     """
     while True:
         port = random.randrange(10_240, 32_000)
-        with socket.socket() as chosen:
-            try:
-                chosen.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+        if _PORTS.take(port):
+            return port
 
 
 class BrokerProcess:
@@ -89,7 +122,7 @@ class BrokerProcess:
             command += ["--set", f"{key}={value}"]
         return command
 
-    def start(self, timeout_s: float = 30.0, extra: Sequence[str] = ()) -> BrokerProcess:
+    def start(self, timeout_s: float = 90.0, extra: Sequence[str] = ()) -> BrokerProcess:
         """Returns when the ready line was printed; raises with the log's end otherwise."""
         command = self.command(extra)
         self.starts += 1
@@ -133,7 +166,7 @@ class BrokerProcess:
         found = re.findall(rf"^{name}(?:{{[^}}]*}})? (\S+)$", text, re.MULTILINE)
         return sum(map(float, found))
 
-    def wait_ready(self, ready: bool, timeout_s: float = 30.0) -> str:
+    def wait_ready(self, ready: bool, timeout_s: float = 90.0) -> str:
         """Until `/readyz` says so; its body."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -165,7 +198,7 @@ class BrokerProcess:
                 self.process.stdout.close()
             self.process = None
 
-    def stop(self, timeout_s: float = 15.0) -> int:
+    def stop(self, timeout_s: float = 60.0) -> int:
         """SIGTERM; the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -198,14 +231,9 @@ class Minio:
     """A MinIO server on ports of its own, with one bucket."""
 
     def __init__(self) -> None:
-        while True:
+        self.port = free_port()
+        while not _PORTS.take(self.port + 1):  # its console's
             self.port = free_port()
-            with socket.socket() as console:
-                try:
-                    console.bind(("127.0.0.1", self.port + 1))
-                    break
-                except OSError:
-                    continue
 
     endpoint = property(lambda self: f"http://127.0.0.1:{self.port}")
 

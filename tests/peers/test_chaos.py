@@ -18,7 +18,7 @@ from .processes import Minio
 pytestmark = [pytest.mark.peer, pytest.mark.timeout(1200)]
 
 
-@pytest.mark.parametrize("name", ["kill-controller", "cut-store", "rolling-restart"])
+@pytest.mark.parametrize("name", ["kill-controller", "cut-store", "scale"])
 def test_nothing_acknowledged_is_lost_doubled_or_reordered(
     name: str, minio: Minio, tmp_path: Path
 ) -> None:

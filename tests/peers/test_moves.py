@@ -4,41 +4,28 @@ they end and comes back after, and no client is told of an error.
 
 from __future__ import annotations
 
-import time
-from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from .test_cluster import Trio, running, under_load
+import pytest
 
-SHARED_OUT_S = 20.0
+from .load import NumberedLoad
+from .test_cluster import ALL, running, under_load
 
-
-def leaders_by_node(trio: Trio, asked: int) -> Counter[int]:
-    topics = trio.told_by(asked).topics.values()
-    return Counter(partition.leader for one in topics for partition in one.partitions.values())
-
-
-def wait_for_shares(trio: Trio, asked: int) -> None:
-    """Until each of the three leads as many as another: those of groups count too."""
-    deadline = time.monotonic() + SHARED_OUT_S
-    while set(leaders_by_node(trio, asked).values()) != {3}:
-        assert time.monotonic() < deadline, leaders_by_node(trio, asked)
-        time.sleep(0.2)
+pytestmark = [pytest.mark.peer, pytest.mark.timeout(1200)]
 
 
 def test_a_rolling_restart_moves_every_partition_away_and_back(tmp_path: Path) -> None:
-    with running(tmp_path) as trio:
+    with running(tmp_path) as cluster:
+        cluster.wait_shared_out(ALL)
 
-        def trouble(load: Any) -> None:
-            for node_id, asked in ((2, 1), (3, 1), (1, 2)):
-                broker = trio.brokers[node_id]
-                assert broker.stop() == 0
-                # Nothing waits to be missed: it led nothing any more when it ended.
-                assert leaders_by_node(trio, asked)[node_id] == 0
+        def restart_all(load: NumberedLoad) -> None:
+            for node_id in sorted(ALL):
+                cluster.terminate(node_id)
+                cluster.ended(node_id)
+                cluster.wait_for(ALL - {node_id})
                 load.wait_for_more(60)
-                broker.start()
-                wait_for_shares(trio, asked)
+                cluster.add(node_id)
+                cluster.wait_shared_out(ALL)
                 load.wait_for_more(60)
 
-        under_load(trio, trouble)
+        under_load(cluster, restart_all)

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from tests.chaos.checker import judge, longest_gap, measure, percentile
-from tests.chaos.history import ClientHistory, java_events, parse
+from tests.chaos.history import ClientHistory, add_events, java_events
 
 
 def history(name: str, group: str, *events: dict[str, Any]) -> ClientHistory:
-    return parse(name, group, [json.dumps(one) + "\n" for one in events])
+    found = ClientHistory(name, group)
+    add_events(found, map(json.dumps, events))
+    return found
 
 
 def acknowledged(t: float, offset: int | None, value: str, partition: int = 0) -> dict[str, Any]:
@@ -142,10 +144,15 @@ def test_figures_count_what_was_sent_after_the_fault_and_every_error() -> None:
     assert measure([one], 20.0, 30.0).p99_s is None
 
 
-def test_the_last_line_of_a_client_that_is_still_writing_is_left_out() -> None:
-    whole = json.dumps({"e": "ended", "t": 1.0, "unanswered": 2}) + "\n"
-    found = parse("a", "", [whole, '{"e": "acknow'])
-    assert found.has_ended and found.unanswered == 2
+def test_how_a_client_ended_is_known() -> None:
+    assert not history("a", "").has_ended
+    ended = history("a", "", {"e": "ended", "t": 1.0, "unanswered": 2})
+    assert ended.has_ended and ended.unanswered == 2
+
+
+def test_an_event_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="no such event: lost"):
+        history("a", "", {"e": "lost", "t": 1.0})
 
 
 def test_events_of_kafkas_verifiable_tools_are_understood() -> None:
@@ -171,7 +178,7 @@ def test_events_of_kafkas_verifiable_tools_are_understood() -> None:
         {"timestamp": 9000, "name": "shutdown_complete"},
     ]  # fmt: skip
     events = java_events([*map(json.dumps, lines), "a line of its log"], 4.0)
-    found = parse("java", "g", [json.dumps(one) + "\n" for one in events])
+    found = history("java", "g", *events)
     assert [(a.at, a.offset, a.value) for a in found.acknowledged] == [(2.0, 3, "1.7")]
     assert [a.partitions for a in found.assigned] == [(2,)]
     assert [(d.offset, d.value) for d in found.delivered] == [(3, "1.7")]
