@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 
-import broker.node
+import broker.failovers
 from objectstore.errors import AccessDenied
 from objectstore.store import Chunks
 from s3stream.metadata.tail import load
@@ -32,6 +32,9 @@ from .store import FAIR, ROUGH, SimulatedStore, Weather
 from .workload import Producer, Topic, World
 
 SEEDS = range(4)
+# A store that fails every tenth request holds one broker up for minutes; a demand that things go
+# on is met sooner or later, or not at all.
+PATIENCE_S = 1800
 
 
 async def until(condition: Callable[[], bool], within_s: float) -> None:
@@ -87,23 +90,23 @@ class Scene:
 
     async def until_acknowledged(self, more: int) -> None:
         goal = self.acknowledged + more
-        await until(lambda: self.acknowledged >= goal, 120)
+        await until(lambda: self.acknowledged >= goal, PATIENCE_S)
 
     async def check_everything(self) -> None:
         """Whatever was acknowledged is there: from the newest process, and from a fresh one."""
         self.world.stopping.set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             for client in self._clients:
                 await client
         for last in (False, True):
             targets = [(self.orders, i) for i in range(4)]
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(PATIENCE_S):
                 await WholeReader(self.world, f"all {last}", self._random(), targets).read_all()
                 await self.admin.check_topics()
             if not last:
                 self.cluster.crash(self.cluster.current)
                 self.cluster.start()
-                await self.cluster.ready(30.0)
+                await self.cluster.ready(PATIENCE_S)
 
 
 @pytest.mark.parametrize("weather", [FAIR, ROUGH], ids=["fair", "rough"])
@@ -119,9 +122,9 @@ def test_a_busy_broker_is_replaced_and_nothing_acknowledged_is_lost(
             await scene.until_acknowledged(100)
             old = scene.cluster.current
             scene.cluster.start()
-            await scene.cluster.ready(60.0)
+            await scene.cluster.ready(PATIENCE_S)
             assert scene.cluster.current.ready
-            await until_ended(old, 60)
+            await until_ended(old, PATIENCE_S)
         assert scene.cluster.counted["fenced"] == 3
         await scene.until_acknowledged(100)
         await scene.check_everything()
@@ -153,9 +156,9 @@ def test_a_busy_broker_that_nobody_can_tell_finds_out_by_its_log(seed: int) -> N
         old = scene.cluster.current
         with unreachable(scene.network, "h2", "h1"):
             scene.cluster.start()
-            await scene.cluster.ready(30.0)
+            await scene.cluster.ready(PATIENCE_S)
             assert scene.cluster.current.ready
-        await until_ended(old, 30)
+        await until_ended(old, PATIENCE_S)
         assert scene.cluster.counted["fenced"] == 1
         await scene.until_acknowledged(100)
         await scene.check_everything()
@@ -182,7 +185,7 @@ def test_starts_that_crash_again_and_again_lose_nothing(seed: int, weather: Weat
                 await asyncio.sleep(scene.rng.uniform(0.0, 1.0) ** 2 * 1.5)
                 scene.cluster.crash(process)
             scene.cluster.start()
-            await scene.cluster.ready(60.0)
+            await scene.cluster.ready(PATIENCE_S)
             assert scene.cluster.current.ready
             await scene.until_acknowledged(50)
         await scene.check_everything()
@@ -190,22 +193,30 @@ def test_starts_that_crash_again_and_again_lose_nothing(seed: int, weather: Weat
     scene.play(body)
 
 
-def test_a_node_whose_term_was_ended_is_fenced_at_its_next_decision() -> None:
+def test_a_node_whose_term_was_ended_decides_nothing_until_it_owns_another() -> None:
+    """Whoever ended it writes nothing: the node goes on serving, and ends that term in its turn."""
     scene = Scene(1)
 
     async def body() -> None:
+        scene.produce()
+        await scene.until_acknowledged(50)
+        process = scene.cluster.current
+        assert process.node is not None
+        member = process.node.controller
+        first, count = await member.allocate_producer_ids()
         loaded = await load(scene.store.inner)
         assert loaded is not None
         await end_log(
             scene.store.inner, meta_log(loaded.term), loaded.image.window, b"other", Random(3)
         )
-        process = scene.cluster.current
-        assert process.node is not None
         with pytest.raises(Exception, match="NOT_CONTROLLER"):
-            await process.node.controller.allocate_producer_ids()
-        await until_ended(process, 10)
-        assert scene.cluster.counted["fenced"] == 1
-        scene.cluster.bugs.clear()  # the cluster knows of nobody who could have done it
+            await member.allocate_producer_ids()
+        await until(lambda: member.owns_term and member.image.term == loaded.term + 2, PATIENCE_S)
+        again, _ = await member.allocate_producer_ids()
+        assert again >= first + count
+        assert not process.ended and not scene.cluster.counted["fenced"]
+        await scene.until_acknowledged(50)
+        await scene.check_everything()
 
     scene.play(body)
 
@@ -219,7 +230,7 @@ def test_start_requests_do_not_grow_with_the_number_of_starts() -> None:
             before = sum(scene.store.requests.values())
             scene.cluster.crash(scene.cluster.current)
             scene.cluster.start()
-            await scene.cluster.ready(30.0)
+            await scene.cluster.ready(PATIENCE_S)
             needed.append(sum(scene.store.requests.values()) - before)
             await asyncio.sleep(1.0)
         assert max(needed[40:]) <= max(needed[:20]) + 10, needed
@@ -250,7 +261,7 @@ def test_a_start_without_a_permission_ends_instead_of_waiting_for_ever(prefix: s
         assert isinstance(bug, AccessDenied) and prefix in str(bug)
         scene.cluster.bugs.clear()
         scene.cluster.start()
-        await scene.cluster.ready(30.0)
+        await scene.cluster.ready(PATIENCE_S)
         await scene.check_everything()
 
     scene.play(body)
@@ -270,17 +281,17 @@ def test_a_start_that_slept_tells_that_it_was_replaced_and_not_of_gaps() -> None
             nonlocal slept
             if not slept:
                 slept = True
-                await asyncio.sleep(20)
+                await asyncio.sleep(200)
                 raise HoleInLog(wal_log(incarnation), 3, "the log runs from 0 to 9")
             return await recover_really(store, incarnation, end)
 
-        with patch.object(broker.node, "recover", recover):
+        with patch.object(broker.failovers, "recover", recover):
             first = scene.cluster.start()
             await until(lambda: slept, 20)
             scene.cluster.start()
-            await scene.cluster.ready(15.0)
+            await scene.cluster.ready(150.0)
             assert scene.cluster.current.ready and not first.ended
-            await until_ended(first, 30)
+            await until_ended(first, 400)
         assert scene.cluster.counted["fenced"] == 1
         await scene.check_everything()
 
@@ -304,7 +315,7 @@ def test_a_long_log_is_read_from_a_store_of_which_every_fifth_answer_is_an_error
         scene.cluster.crash(scene.cluster.current)
         scene.store.weather = replace(FAIR, before=0.2)
         scene.cluster.start()
-        await scene.cluster.ready(60.0)
+        await scene.cluster.ready(PATIENCE_S)
         assert scene.cluster.current.ready
         scene.store.weather = FAIR
         await scene.check_everything()
