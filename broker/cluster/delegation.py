@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from broker.controller.controller import Controller
@@ -13,7 +15,9 @@ from s3stream.metadata.image import TopicImage
 from s3stream.metadata.records import BlobRef
 
 from .deciding import Deciding
-from .remote import RemoteDecisions
+from .remote import RemoteDecisions, Superseded
+
+T = TypeVar("T")
 
 
 class Delegation:
@@ -30,6 +34,14 @@ class Delegation:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, detail="not started")
         return self._remote
 
+    async def _ask(self, ask: Callable[[Decisions], Awaitable[T]]) -> T:
+        """Whoever decides, anew where that changes while it is asked."""
+        while True:
+            try:
+                return await ask(self._decisions)
+            except Superseded:
+                await asyncio.sleep(0)
+
     def _own_term(self) -> Controller:
         if self._deciding is None:
             raise KafkaError(ErrorCode.NOT_CONTROLLER, detail="another broker decides")
@@ -38,10 +50,10 @@ class Delegation:
     async def create_topics(
         self, topics: Sequence[NewTopic], *, validate_only: bool = False
     ) -> list[TopicImage | KafkaError]:
-        return await self._decisions.create_topics(topics, validate_only=validate_only)
+        return await self._ask(lambda to: to.create_topics(topics, validate_only=validate_only))
 
     async def delete_topics(self, topic_ids: Sequence[UUID]) -> list[TopicImage | KafkaError]:
-        return await self._decisions.delete_topics(topic_ids)
+        return await self._ask(lambda to: to.delete_topics(topic_ids))
 
     async def create_partitions(
         self,
@@ -51,8 +63,8 @@ class Delegation:
         *,
         validate_only: bool = False,
     ) -> None:
-        await self._decisions.create_partitions(
-            name, total, assignments, validate_only=validate_only
+        await self._ask(
+            lambda to: to.create_partitions(name, total, assignments, validate_only=validate_only)
         )
 
     async def alter_configs(
@@ -64,32 +76,34 @@ class Delegation:
         validate_only: bool = False,
         based_on: Mapping[str, str] | None = None,
     ) -> None:
-        await self._decisions.alter_configs(
-            resource_type, name, changes, validate_only=validate_only, based_on=based_on
+        await self._ask(
+            lambda to: to.alter_configs(
+                resource_type, name, changes, validate_only=validate_only, based_on=based_on
+            )
         )
 
     async def allocate_producer_ids(self, incarnation: int | None = None) -> tuple[int, int]:
-        return await self._decisions.allocate_producer_ids(incarnation)
+        return await self._ask(lambda to: to.allocate_producer_ids(incarnation))
 
     async def set_feature_level(self, name: str, level: int) -> None:
-        await self._decisions.set_feature_level(name, level)
+        await self._ask(lambda to: to.set_feature_level(name, level))
 
     async def opened(
         self, streams: Sequence[tuple[int, int]], incarnation: int | None = None
     ) -> None:
-        await self._decisions.opened(streams, incarnation)
+        await self._ask(lambda to: to.opened(streams, incarnation))
 
     async def move_leaders(self, assignment: Mapping[int, int]) -> list[int]:
-        return await self._decisions.move_leaders(assignment)
+        return await self._ask(lambda to: to.move_leaders(assignment))
 
     async def handed_over(self, move: int, contents: BlobRef) -> None:
-        await self._decisions.handed_over(move, contents)
+        await self._ask(lambda to: to.handed_over(move, contents))
 
     async def cancel_moves(self, moves: Sequence[int]) -> None:
-        await self._decisions.cancel_moves(moves)
+        await self._ask(lambda to: to.cancel_moves(moves))
 
     async def set_draining(self, incarnation: int, draining: bool) -> None:
-        await self._decisions.set_draining(incarnation, draining)
+        await self._ask(lambda to: to.set_draining(incarnation, draining))
 
     # Rounds of deletion are held by the process that decides, and by no other.
 

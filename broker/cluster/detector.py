@@ -1,20 +1,22 @@
 """Which brokers the controller misses, and when it fences them (PROTOCOL 8.5). Clocks suspect here;
 they decide nothing: a fencing is a record, and a log is ended by its seal.
 
-    silent for half the session time-out   a record a second, if at least half of the others are
-                                           heard: who sees the log grow does not end this term
-    silent for the session time-out        fenced, if half of the others are heard, or if its
-                                           process is gone (its address refuses)
-    half as long again                     fenced in any case: had the others done without us,
-                                           our term would be sealed by now, and the record fails
+    a heartbeat is missed             a record a second, if at least half of the others are heard:
+                                      who sees such records does not end this term; and its address
+                                      is asked: if it refuses, twice, its process is gone: fenced
+    silent for the session time-out   fenced, if half of the others are heard
+    half as long again                fenced in any case: had the others done without us, our term
+                                      would be sealed by now, and the record fails
+
+Who says that it gets no answers is as silent as it is deaf: it will suspect us, as we would it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, NamedTuple
 
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata.image import BrokerRegistration, MetadataImage
@@ -22,32 +24,59 @@ from s3stream.metadata.image import BrokerRegistration, MetadataImage
 log = logging.getLogger(__name__)
 
 REASSERT_S = 1.0
+# Between two questions whether a process is gone; one refusal could be a listener that is late.
+PROBE_S = 0.25
+REFUSALS = 2
+# In heartbeats: one that is just late is not missed.
+MISSED = 2.0
 # A loop that is later than this, in session time-outs, serves nobody, however well its thread
 # tells of it.
 WORST_LAG = 2.0
 
 
 class Verdict(NamedTuple):
-    """fence: at once. doubtful: if their processes are gone. reassert: our term goes on."""
+    """fence: at once. doubtful: if they are gone. reassert: say that the term goes on."""
 
     fence: list[int]
     doubtful: list[int]
     reassert: bool
 
 
-def judge(silent_s: Mapping[int, float], session_timeout_s: float) -> Verdict:
-    """silent_s: for each other live incarnation, how long it has not been heard."""
-    missing = [one for one, silent in silent_s.items() if silent >= session_timeout_s / 2]
+def judge(silent_s: Mapping[int, float], session_timeout_s: float, missed_s: float) -> Verdict:
+    """silent_s: for each other live incarnation, how long it has not been heard. missed_s: so long
+    that a heartbeat was missed.
+    """
+    missing = [one for one, silent in silent_s.items() if silent >= missed_s]
     heard = len(silent_s) - len(missing)
     most = bool(missing) and heard * 2 >= len(silent_s) and heard > 0
-    fence, doubtful = [], []
+    fence: list[int] = []
+    doubtful: list[int] = []
     for one in sorted(missing):
-        silent = silent_s[one]
-        if silent >= session_timeout_s * (1.0 if most else 1.5):
-            fence.append(one)
-        elif silent >= session_timeout_s:
-            doubtful.append(one)
+        late = silent_s[one] >= session_timeout_s * (1.0 if most else 1.5)
+        (fence if late else doubtful).append(one)
     return Verdict(fence, doubtful, most)
+
+
+class _Probe:
+    """Whether one that is missed is gone: how often in a row its address has refused."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
+        self.task: asyncio.Task[bool] | None = None
+        self._next_at = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Takes in what the last question has brought."""
+        if self.task is not None:
+            if not self.task.done():
+                return False
+            self.refusals = self.refusals + 1 if self.task.result() else 0
+            self.task, self._next_at = None, now + PROBE_S
+        return now >= self._next_at
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Detector:
@@ -57,14 +86,16 @@ class Detector:
         self,
         own_incarnation: int,
         session_timeout_s: float,
+        heartbeat_s: float,
         image: Callable[[], MetadataImage],
         *,
         fence: Callable[[list[int]], Awaitable[None]],
         assert_term: Callable[[], Awaitable[None]],
-        is_gone: Callable[[BrokerRegistration], Awaitable[bool]],
+        is_gone: Callable[[BrokerRegistration], Coroutine[Any, Any, bool]],
     ) -> None:
         self._own = own_incarnation
         self._session_timeout_s = session_timeout_s
+        self._missed_s = min(MISSED * heartbeat_s, session_timeout_s / 2)
         self._image = image
         self._fence = fence
         self._assert_term = assert_term
@@ -72,10 +103,15 @@ class Detector:
         self._heard_at: dict[int, float] = {}
         self._changed = asyncio.Event()
         self._asserted_at = -REASSERT_S
+        self._probes: dict[int, _Probe] = {}
 
-    def heard(self, incarnation: int, lag_s: float = 0.0) -> None:
+    def heard(self, incarnation: int, lag_s: float = 0.0, deaf_s: float = 0.0) -> None:
+        """lag_s: how late its loop is. deaf_s: for how long it has had no answer, where it misses
+        one.
+        """
         if lag_s < WORST_LAG * self._session_timeout_s:
-            self._heard_at[incarnation] = asyncio.get_running_loop().time()
+            as_of = asyncio.get_running_loop().time() - deaf_s
+            self._heard_at[incarnation] = max(self._heard_at.get(incarnation, as_of), as_of)
 
     def silent_s(self, incarnation: int) -> float | None:
         """How long it has not been heard; None: it is not watched."""
@@ -88,6 +124,13 @@ class Detector:
 
     async def run(self) -> None:
         """Owner's task: for ever. A cluster of one broker has no timer here."""
+        try:
+            await self._run()
+        finally:
+            for probe in self._probes.values():
+                probe.cancel()
+
+    async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
@@ -117,37 +160,50 @@ class Detector:
         return {one: now - at for one, at in self._heard_at.items()}
 
     def _next_look_s(self, silent: Mapping[int, float]) -> float:
-        """Until the next bound that a silence reaches."""
-        bounds = [self._session_timeout_s * share for share in (0.5, 1.0, 1.5)]
+        """Until the next bound that a silence reaches, or the next question."""
+        bounds = (self._missed_s, self._session_timeout_s, self._session_timeout_s * 1.5)
         waits = [bound - one for one in silent.values() for bound in bounds if bound - one > 0.001]
-        if any(one >= bounds[0] for one in silent.values()):
-            waits.append(REASSERT_S / 2)
+        if any(one >= self._missed_s for one in silent.values()):
+            waits.append(min(PROBE_S, self._session_timeout_s / 8))
         return max(min(waits, default=REASSERT_S / 2), 0.01)
 
     async def _act(self, silent: dict[int, float]) -> None:
-        verdict = judge(silent, self._session_timeout_s)
-        fence = list(verdict.fence)
-        for one in verdict.doubtful:
-            broker = self._image().broker_of(one)
-            if broker is not None and await self._is_gone(broker):
-                fence.append(one)
+        verdict = judge(silent, self._session_timeout_s, self._missed_s)
+        now = asyncio.get_running_loop().time()
         try:
-            if fence:
-                log.warning(
-                    "brokers %s have not been heard for %.1f s: fenced",
-                    [self._name(one) for one in fence],
-                    self._session_timeout_s,
-                )
-                await self._fence(fence)
-            elif verdict.reassert:
-                now = asyncio.get_running_loop().time()
-                if now - self._asserted_at >= REASSERT_S:
-                    self._asserted_at = now
-                    await self._assert_term()
+            if verdict.fence:
+                await self._fence_all(verdict.fence, f"not heard for {self._session_timeout_s:g} s")
+            if verdict.reassert and now - self._asserted_at >= REASSERT_S:
+                # Before anything that takes time: who misses us counts these.
+                self._asserted_at = now
+                await self._assert_term()
+            gone = self._gone(verdict.doubtful)
+            if gone:
+                await self._fence_all(gone, "their addresses refuse connections")
         except KafkaError as error:
             if error.code is not ErrorCode.NOT_CONTROLLER:
                 log.warning("fencing waits: %s", error)
             await asyncio.sleep(REASSERT_S / 2)
+
+    async def _fence_all(self, incarnations: list[int], why: str) -> None:
+        names = [self._name(one) for one in incarnations]
+        log.warning("brokers %s are fenced: %s", names, why)
+        await self._fence(incarnations)
+
+    def _gone(self, doubtful: list[int]) -> list[int]:
+        """Those whose addresses have refused often enough by now; asks the others, in tasks: one
+        that does not answer at all takes a second to tell it.
+        """
+        now = asyncio.get_running_loop().time()
+        for one in [one for one in self._probes if one not in doubtful]:
+            self._probes.pop(one).cancel()
+        for one in doubtful:
+            probe = self._probes.setdefault(one, _Probe())
+            broker = self._image().broker_of(one)
+            if broker is not None and probe.is_due(now):
+                probe.task = asyncio.create_task(self._is_gone(broker), name="is-gone")
+                probe.task.add_done_callback(lambda _: self._changed.set())
+        return [one for one in doubtful if self._probes[one].refusals >= REFUSALS]
 
     def _name(self, incarnation: int) -> str:
         broker = self._image().broker_of(incarnation)

@@ -28,6 +28,13 @@ AGAIN_S = 0.1
 A = TypeVar("A", bound=m.Answer)
 
 
+class Superseded(KafkaError):
+    """This process decides itself by now, or follows anew; nothing was done, or may be done again."""
+
+    def __init__(self) -> None:
+        super().__init__(ErrorCode.NOT_CONTROLLER, detail="the way to the controller has changed")
+
+
 class RemoteDecisions:
     """Implements broker.controller.decisions.Decisions.
 
@@ -48,19 +55,33 @@ class RemoteDecisions:
         self._channel: Channel | None = None
         self._channel_to: Endpoint | None = None
         self._opening = asyncio.Lock()
+        self._closed = False
 
     def close(self) -> None:
+        """Who waits for an answer is told: Superseded, where it may ask again elsewhere."""
+        self._closed = True
+        self._hang_up()
+
+    def controller_changed(self) -> None:
+        """Perhaps: nobody waits for one that decides no more, and may never answer."""
+        if self._channel is not None and self._channel_to != self._controller():
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.close()
 
     async def call(self, request: m.Request, expected: type[A], *, repeatable: bool) -> A:
         """Ask whoever is the controller, again where nothing was done, or where it may be done
-        twice. Raises KafkaError: what it refused with, or REQUEST_TIMED_OUT: nobody knows.
+        twice. Raises KafkaError: what it refused with, or REQUEST_TIMED_OUT: nobody knows;
+        Superseded.
         """
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + PATIENCE_S
         while True:
+            if self._closed:
+                raise Superseded
             sent = False
             try:
                 channel = await self._open()
@@ -88,8 +109,12 @@ class RemoteDecisions:
             if where is None:
                 raise ConnectionError("nobody is known to be the controller")
             if self._channel is None or not self._channel.is_open or self._channel_to != where:
-                self.close()
-                self._channel = await self._peers.open(where)
+                self._hang_up()
+                channel = await self._peers.open(where)
+                if self._closed or self._controller() != where:
+                    channel.close()
+                    raise ConnectionError("another one decides by now")
+                self._channel = channel
                 self._channel_to = where
             return self._channel
 
@@ -179,6 +204,7 @@ class RemoteDecisions:
 
     async def set_draining(self, incarnation: int, draining: bool) -> None:
         await self._decided(m.SetDraining(incarnation, draining), repeatable=True)
+
 
 
 def _plain(topic: NewTopic) -> NewTopic:

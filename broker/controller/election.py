@@ -7,7 +7,7 @@
     5. write the first object of the new term: whose it is, the new incarnation, whom it fences
 
 A process that stands in the cluster already leaves out 2, and keeps its incarnation: it ends the
-term of a controller that it has not heard for the session time-out, if nothing was added since.
+term of a controller that it suspects, if the log does not say since that the term goes on.
 
 Fenced are those who were asked and do not answer, and the controller that was suspected. Others are
 not: they will be heard, or missed.
@@ -36,7 +36,6 @@ from s3stream.metadata.records import (
     ClusterCreated,
     FeatureLevelSet,
     IncarnationFenced,
-    Position,
     Record,
     TermBegun,
 )
@@ -83,12 +82,11 @@ class Won:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Of a process that is registered. as_of: its image; a log that went on is not ended by it."""
+    """Of a process that is registered."""
 
     node_id: int
     incarnation: int
     process: bytes
-    as_of: Position
 
 
 class Election:
@@ -167,8 +165,11 @@ class Election:
         standing = self._standing
         if standing is not None and self._loaded is not None:
             loaded = await self._read_on(self._loaded)
-            if loaded.image.position != standing.as_of:
+            if loaded.image.goes_on_after(self._loaded.image):
                 return None  # somebody decides
+            if loaded.image.incarnations[standing.incarnation].fenced:
+                # It did decide, about us: a process that is fenced ends nobody's term.
+                raise Fenced(wal_log(standing.incarnation), 0, b"")
             node_id, process = standing.node_id, standing.process
         else:
             found = await load(self._store)

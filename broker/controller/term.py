@@ -108,6 +108,11 @@ class Term:
         assert self._log is not None, "not started"
         return self._log.last_confirmed_at
 
+    @property
+    def waiting_s(self) -> float:
+        """For how long the oldest decision under way has waited for the store; 0: none does."""
+        return 0.0 if self._log is None else self._log.waiting_s
+
     def subscribe(self, subscriber: Subscriber) -> None:
         """Called with the old and the new image, in order, before any answer tells of the new.
 

@@ -145,6 +145,11 @@ class MetadataImage(msgspec.Struct, frozen=True):
     def term(self) -> int:
         return self.position.term
 
+    def goes_on_after(self, before: MetadataImage) -> bool:
+        """Whether, since that older image, a controller said that its term begins, or goes on."""
+        # Not equality: the same one says it again and again, and each time makes it anew.
+        return self.holder is not before.holder
+
     def topic_by_id(self, topic_id: UUID) -> TopicImage | None:
         name = self.topic_names.get(topic_id)
         return None if name is None else self.topics[name]

@@ -114,6 +114,11 @@ class TermLog:
         return self._writer.last_confirmed_at
 
     @property
+    def waiting_s(self) -> float:
+        """How long ago the oldest object that is not durable yet was sent; 0: all are."""
+        return self._writer.oldest_put_s
+
+    @property
     def is_ours(self) -> bool:
         """Nobody was seen to have ended this term, and this writer takes records."""
         return self._writer.is_open

@@ -35,6 +35,8 @@ class Fleet:
     def __init__(self, loop: SimulatedLoop, store: ObjectStore | None = None) -> None:
         self.loop = loop
         self.store = store or MemoryStore(loop.now_ms)
+        # The store as a node sees it.
+        self.seen_by: Callable[[int], ObjectStore] = lambda number: self.store
         self.network = SimulatedNetwork(loop, Random(1))
         self.lives: dict[int, Lifetime] = {}
         self.ended: dict[int, BaseException] = {}
@@ -60,7 +62,7 @@ class Fleet:
             **{key.replace("_", "."): value for key, value in settings.items()},
         }
         environment = Environment(
-            self.store, "memory", self.network.at(host), self.loop.now_ms, rng
+            self.seen_by(number), "memory", self.network.at(host), self.loop.now_ms, rng
         )
 
         def new_node(config: BrokerConfig) -> Node:

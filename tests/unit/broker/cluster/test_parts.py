@@ -22,6 +22,7 @@ from s3stream.metadata.records import Endpoint, Position
 from tests.simulation.loop import SimulatedLoop
 
 TIMEOUT_S = 4.0
+HEARTBEAT_S = 0.5
 
 
 @pytest.mark.parametrize(
@@ -29,12 +30,12 @@ TIMEOUT_S = 4.0
     [
         ({1: 0.5, 2: 0.5}, [], [], False),
         # One of two is missed: the other is half of them.
-        ({1: 0.5, 2: 2.5}, [], [], True),
+        ({1: 0.5, 2: 1.0}, [], [2], True),
         ({1: 0.5, 2: 4.0}, [2], [], True),
         # All are missed: perhaps it is we who are cut off.
         ({1: 4.5, 2: 4.5}, [], [1, 2], False),
         ({1: 6.0, 2: 6.0}, [1, 2], [], False),
-        ({1: 4.0}, [], [1], False),
+        ({1: 1.0}, [], [1], False),
         ({1: 6.0}, [1], [], False),
         # Fewer than half are heard.
         ({1: 0.1, 2: 4.5, 3: 4.5}, [], [2, 3], False),
@@ -45,7 +46,7 @@ TIMEOUT_S = 4.0
 def test_who_is_missed_is_fenced_by_one_that_hears_the_others(
     silent_s: dict[int, float], fence: list[int], doubtful: list[int], reassert: bool
 ) -> None:
-    assert judge(silent_s, TIMEOUT_S) == (fence, doubtful, reassert)
+    assert judge(silent_s, TIMEOUT_S, 1.0) == (fence, doubtful, reassert)
 
 
 def image_of(*incarnations: int) -> MetadataImage:
@@ -69,10 +70,12 @@ class Watched:
         self.image = image
         self.fenced: list[tuple[float, int]] = []
         self.asserted = 0
+        self.asserted_at: list[float] = []
         self.gone = gone
         self.detector = Detector(
             0,
             TIMEOUT_S,
+            HEARTBEAT_S,
             lambda: self.image,
             fence=self._fence,
             assert_term=self._assert,
@@ -87,6 +90,7 @@ class Watched:
 
     async def _assert(self) -> None:
         self.asserted += 1
+        self.asserted_at.append(asyncio.get_running_loop().time())
 
     async def _is_gone(self, broker: BrokerRegistration) -> bool:
         return broker.incarnation in self.gone
@@ -107,7 +111,7 @@ class Watched:
     [
         ((0, 1, 2), (1,), (), [2], 4.0),
         ((0, 1), (), (), [1], 6.0),
-        ((0, 1), (), (1,), [1], 4.0),
+        ((0, 1), (), (1,), [1], 1.0),
         ((0, 1, 2), (1, 2), (), [], 0.0),
         ((0,), (), (), [], 0.0),
     ],
@@ -129,6 +133,7 @@ def test_a_silent_broker_is_fenced_in_time_and_no_other(
         for at, _ in watched.fenced:
             assert after_s <= at - began < after_s + 0.6
         assert bool(watched.asserted) == (len(heard) == 1), "said while one of two was missed"
+        assert watched.asserted_at[:1] == [began + 1.0] or not watched.asserted, "at once"
 
     loop.run(main())
 
