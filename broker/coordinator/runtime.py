@@ -34,6 +34,9 @@ from broker.coordinator.shard import Shard
 from protocol.errors import ErrorCode, KafkaError
 
 _SWEEP_GROUPS = 500
+# Groups that have just come here are read within this, as a rule. Some clients show the error after
+# two retries to whoever commits; a move must not be seen.
+_LOADING_PATIENCE_S = 3.0
 
 
 class GroupCoordinator:
@@ -97,11 +100,17 @@ class GroupCoordinator:
             raise KafkaError(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
         return known[1]
 
-    def _member_shard(self, group_id: str) -> Shard:
+    async def _loaded_shard(self, group_id: str) -> Shard:
+        """The same, waiting a little where it is being loaded."""
+        known = self._shards.get(self.partition_for(group_id))
+        if known is not None:
+            await known[1].ready(_LOADING_PATIENCE_S)
+        return self._shard(group_id)
+
+    def _check_member_of(self, group_id: str) -> None:
         """For what only members ask: they cannot be in the group without a name."""
         if not self._closed and not group_id:
             raise KafkaError(ErrorCode.INVALID_GROUP_ID)
-        return self._shard(group_id)
 
     # Membership
 
@@ -120,7 +129,7 @@ class GroupCoordinator:
         except KafkaError as error:
             return JoinResult(error=error.code, member_id=request.member_id)
         try:
-            shard = self._shard(request.group_id)
+            shard = await self._loaded_shard(request.group_id)
         except KafkaError as error:
             kept = request.member_id if self._closed else ""
             return JoinResult(error=error.code, member_id=kept)
@@ -130,7 +139,8 @@ class GroupCoordinator:
 
     async def sync(self, request: SyncRequest) -> SyncResult:
         try:
-            shard = self._member_shard(request.group_id)
+            self._check_member_of(request.group_id)
+            shard = await self._loaded_shard(request.group_id)
         except KafkaError as error:
             return SyncResult(error=error.code)
         answer, write = shard.members.sync(request)
@@ -141,7 +151,8 @@ class GroupCoordinator:
         self, group_id: str, member_id: str, instance_id: str | None, generation: int
     ) -> ErrorCode:
         try:
-            shard = self._member_shard(group_id)
+            self._check_member_of(group_id)
+            shard = self._shard(group_id)
             return shard.members.heartbeat(group_id, member_id, instance_id, generation)
         except KafkaError as error:
             # While its group is loading a member has nothing to do but to stay.
@@ -150,7 +161,8 @@ class GroupCoordinator:
 
     async def leave(self, group_id: str, leaving: Sequence[Leaving]) -> list[ErrorCode]:
         """The answer for each member. Raises KafkaError: nobody was removed."""
-        shard = self._member_shard(group_id)
+        self._check_member_of(group_id)
+        shard = await self._loaded_shard(group_id)
         answers, write = shard.members.leave(group_id, leaving)
         await _finish(shard, write)
         return answers
@@ -218,7 +230,7 @@ class GroupCoordinator:
 
     async def delete_group(self, group_id: str) -> None:
         """Raises KafkaError: GROUP_ID_NOT_FOUND, NON_EMPTY_GROUP, or to be tried again."""
-        shard = self._shard(group_id)
+        shard = await self._loaded_shard(group_id)
         try:
             records = shard.offsets.delete_group(group_id)
         except KafkaError:
@@ -230,7 +242,7 @@ class GroupCoordinator:
 
     async def commit(self, request: CommitRequest) -> PartitionErrors:
         """Answers when the offsets are durable. Raises KafkaError: none was committed."""
-        shard = self._shard(request.group_id)
+        shard = await self._loaded_shard(request.group_id)
         group = shard.offsets.validate_commit(request)
         if group is not None and group.is_in(GroupState.STABLE, GroupState.PREPARING_REBALANCE):
             shard.members.restart_session(group, request.member_id)
@@ -257,7 +269,7 @@ class GroupCoordinator:
 
     async def _shard_to_read(self, group_id: str, *, require_stable: bool) -> Shard:
         try:
-            shard = self._shard(group_id)
+            shard = await self._loaded_shard(group_id)
             if require_stable:
                 # Commits on their way count, so they are waited for.
                 await shard.settled()
@@ -275,7 +287,8 @@ class GroupCoordinator:
         self, group_id: str, topics: Sequence[tuple[str, Sequence[int]]]
     ) -> PartitionErrors:
         """Raises KafkaError: GROUP_ID_NOT_FOUND, NON_EMPTY_GROUP, or to be tried again."""
-        shard = self._member_shard(group_id)
+        self._check_member_of(group_id)
+        shard = await self._loaded_shard(group_id)
         try:
             answer, records = shard.offsets.delete(group_id, topics)
         except KafkaError:

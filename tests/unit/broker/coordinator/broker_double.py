@@ -39,10 +39,13 @@ class LogRecordDouble:
 
 
 class MemoryLog:
-    """hold: appends wait until `release`. fail_next: the next append is lost with this code."""
+    """hold: appends wait until `release`. fail_next: the next append is lost with this code.
+    read_s: how long three records take to be read.
+    """
 
-    def __init__(self, records: Sequence[LogRecordDouble] = ()) -> None:
+    def __init__(self, records: Sequence[LogRecordDouble] = (), read_s: float = 0.0) -> None:
         self.records: list[LogRecordDouble] = list(records)
+        self._read_s = read_s
         self.log_start_offset = 0
         self.hold = False
         self.latency_s = 0.002
@@ -59,6 +62,8 @@ class MemoryLog:
 
     async def read(self, offset: int) -> tuple[Sequence[LogRecordDouble], int]:
         end = min(offset + 3, len(self.records))
+        if self._read_s:
+            await asyncio.sleep(self._read_s)
         return self.records[offset:end], end
 
     async def confirm(self) -> None:
@@ -143,12 +148,12 @@ class BrokerDouble:
             await self.groups.lead(partition, 0, self.log)
         return self
 
-    async def restart(self, config: GroupConfig | None = None) -> BrokerDouble:
+    async def restart(self, config: GroupConfig | None = None, read_s: float = 0.0) -> BrokerDouble:
         """Another process on the same log."""
         self.groups.close()
         self.config = config or self.config
         self.groups = self._coordinator()
-        self.log = MemoryLog(self.log.records)
+        self.log = MemoryLog(self.log.records, read_s)
         return await self.start()
 
     def topic_id(self, name: str) -> UUID | None:

@@ -294,26 +294,84 @@ def test_offsets_are_not_read_from_a_leader_that_may_have_been_replaced() -> Non
     run(main())
 
 
+async def with_twenty_groups(broker: BrokerDouble) -> str:
+    """g0 to g19, and a member of g; its id."""
+    for i in range(20):
+        await broker(rq.commit(f"g{i}", {"a": {0: i}}), 9)
+    return await member_of(broker)
+
+
 def test_while_loading_heartbeats_are_welcome_and_all_else_waits() -> None:
     async def main() -> None:
         broker = await started()
-        for i in range(20):
-            await broker(rq.commit(f"g{i}", {"a": {0: i}}), 9)
-        member = await member_of(broker)
-        restarting = asyncio.ensure_future(broker.restart())
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not restarting.done()
-        loading = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+        member = await with_twenty_groups(broker)
+        restarting = asyncio.ensure_future(broker.restart(read_s=0.1))
+        await asyncio.sleep(0.2)
+        joining = asyncio.ensure_future(broker(rq.join("g", member), 9))
+        committing = asyncio.ensure_future(broker(rq.commit("g1", {"a": {0: 3}}), 9))
+        fetching = asyncio.ensure_future(offset_of(broker, "g19"))
         assert (await broker(rq.heartbeat("g", member, 1), 4)).error_code == 0
+        loading = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+        assert (await broker(rq.list_groups(), 5)).error_code == loading
+        assert not (joining.done() or committing.done() or fetching.done() or restarting.done())
+        await restarting
+        assert (await joining).error_code == 0
+        assert code_of(await committing) == 0
+        assert await fetching == (19, 0)
+        assert await offset_of(broker, "g1") == (3, 0)
+
+    run(main())
+
+
+def test_who_waits_for_a_long_loading_is_told() -> None:
+    async def main() -> None:
+        broker = await started()
+        member = await with_twenty_groups(broker)
+        restarting = asyncio.ensure_future(broker.restart(read_s=2.0))
+        await asyncio.sleep(0.2)
+        loading = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
         assert (await broker(rq.join("g", member), 9)).error_code == loading
         assert code_of(await broker(rq.commit("g1", {"a": {0: 3}}), 9)) == loading
         assert await offset_of(broker, "g1") == (-2, loading)
         old = await broker(rq.fetch_one("g1", {"a": [0]}), 1)
         assert old.topics[0].partitions[0].error_code == loading
-        assert (await broker(rq.list_groups(), 5)).error_code == loading
+        assert not restarting.done()
         await restarting
-        assert await offset_of(broker, "g19") == (19, 0)
+        assert await offset_of(broker, "g1") == (1, 0)
+
+    run(main())
+
+
+def test_commits_that_came_while_loading_keep_their_order_also_against_later_ones() -> None:
+    async def main() -> None:
+        broker = await started()
+        await with_twenty_groups(broker)
+        restarting = asyncio.ensure_future(broker.restart(read_s=0.1))
+        await asyncio.sleep(0.2)
+        commits = []
+        # The last ones come while those before are being let in.
+        for offset in range(30, 300):
+            commits.append(asyncio.ensure_future(broker(rq.commit("g1", {"a": {0: offset}}), 9)))
+            await asyncio.sleep(0.005)
+        await restarting
+        assert [code_of(await one) for one in commits] == [0] * len(commits)
+        assert await offset_of(broker, "g1") == (299, 0)
+
+    run(main())
+
+
+def test_who_waits_for_groups_that_leave_again_looks_elsewhere() -> None:
+    async def main() -> None:
+        broker = await started()
+        await with_twenty_groups(broker)
+        restarting = asyncio.ensure_future(broker.restart(read_s=0.1))
+        await asyncio.sleep(0.2)
+        committing = asyncio.ensure_future(broker(rq.commit("g1", {"a": {0: 3}}), 9))
+        await asyncio.sleep(0.1)
+        for partition in range(broker.config.offsets_topic_num_partitions):
+            broker.groups.resign(partition, 1)
+        assert code_of(await committing) == ErrorCode.NOT_COORDINATOR
+        await asyncio.wait([restarting])
 
     run(main())
 
