@@ -150,6 +150,13 @@ class LogWriter:
         return self._in_flight_bytes
 
     @property
+    def oldest_put_s(self) -> float:
+        """How long ago the oldest object in flight was sent first; 0.0: none is."""
+        if not self._flights:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._flights[0].sent_at
+
+    @property
     def last_confirmed_at(self) -> float:
         """Loop time: as of then no other process had ended this log. -inf before the first."""
         return self._confirming.last_at
