@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
+from broker.coordinator.shard import Shard
 from protocol.errors import ErrorCode
 from tests.unit.broker.coordinator import requests as rq
-from tests.unit.broker.coordinator.broker_double import BrokerDouble
+from tests.unit.broker.coordinator.broker_double import BrokerDouble, MemoryLog
 from tests.unit.broker.coordinator.test_rebalances import (
     member_of,
     now_s,
@@ -356,6 +358,26 @@ def test_commits_that_came_while_loading_keep_their_order_also_against_later_one
         await restarting
         assert [code_of(await one) for one in commits] == [0] * len(commits)
         assert await offset_of(broker, "g1") == (299, 0)
+
+    run(main())
+
+
+def test_who_comes_as_the_loading_ends_goes_behind_those_who_waited() -> None:
+    async def main() -> None:
+        broker = await started()
+        shard = Shard(broker.config, MemoryLog(), broker.now_ms, Random(1))
+        order: list[str] = []
+
+        async def come(name: str) -> None:
+            await shard.ready(3.0)
+            order.append(name)
+
+        waiting = asyncio.ensure_future(come("first"))
+        await asyncio.sleep(0)
+        await shard.load()  # of an empty log: nobody else runs meanwhile
+        await come("second")
+        await waiting
+        assert order == ["first", "second"]
 
     run(main())
 
