@@ -104,10 +104,12 @@ class Shard:
         """
         if self.closed or (self.loaded and not self._early):
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
         self._early.append(turn)
         if self.loaded:
-            turn.set_result(None)
+            # Not at once: those before have been called, and have not run yet.
+            loop.call_soon(self._let_in)
         try:
             async with asyncio.timeout(patience_s):
                 await turn
