@@ -134,11 +134,13 @@ class BrokerDouble:
     coordinator_topic_exists: bool = True
 
     def __post_init__(self) -> None:
+        # One for all processes: another one never draws the same member ids again.
+        self._rng = random.Random(7)
         self.topics = {name: UUID(int=i + 1) for i, name in enumerate("abc")}
         self.groups = self._coordinator()
 
     def _coordinator(self) -> GroupCoordinator:
-        return GroupCoordinator(self.config, self.now_ms, random.Random(7))
+        return GroupCoordinator(self.config, self.now_ms, self._rng)
 
     def now_ms(self) -> int:
         return self.wall_ms + round(asyncio.get_running_loop().time() * 1000)
