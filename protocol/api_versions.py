@@ -144,6 +144,7 @@ SERVED: Mapping[ApiKey, tuple[int, int]] = MappingProxyType(
         ApiKey.UPDATE_FEATURES: (0, 2),
         ApiKey.DESCRIBE_CLUSTER: (0, 2),
         ApiKey.DESCRIBE_PRODUCERS: (0, 0),
+        ApiKey.UNREGISTER_BROKER: (0, 0),
         ApiKey.LIST_CONFIG_RESOURCES: (0, 1),
         ApiKey.DESCRIBE_TOPIC_PARTITIONS: (0, 0),
     }
@@ -208,6 +209,7 @@ _FLEXIBLE_FROM: Mapping[int, int] = MappingProxyType(
         ApiKey.UPDATE_FEATURES: 0,
         ApiKey.DESCRIBE_CLUSTER: 0,
         ApiKey.DESCRIBE_PRODUCERS: 0,
+        ApiKey.UNREGISTER_BROKER: 0,
         ApiKey.DESCRIBE_TRANSACTIONS: 0,
         ApiKey.LIST_TRANSACTIONS: 0,
         ApiKey.LIST_CONFIG_RESOURCES: 0,

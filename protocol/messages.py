@@ -128,6 +128,8 @@ from kafka.protocol.sasl import (
     SaslHandshakeResponse,
 )
 
+from protocol.described import UnregisterBrokerRequest, UnregisterBrokerResponse
+
 __all__ = [
     "AddOffsetsToTxnRequest",
     "AddOffsetsToTxnResponse",
@@ -229,6 +231,8 @@ __all__ = [
     "SyncGroupResponse",
     "TxnOffsetCommitRequest",
     "TxnOffsetCommitResponse",
+    "UnregisterBrokerRequest",
+    "UnregisterBrokerResponse",
     "UpdateFeaturesRequest",
     "UpdateFeaturesResponse",
     "WriteTxnMarkersRequest",

@@ -1,5 +1,5 @@
-"""DescribeCluster (60, served 0-2), DescribeQuorum (55, 0-2), UpdateFeatures (57, 0-2),
-ElectLeaders (43, 0-2), DescribeTopicPartitions (75, 0), DescribeLogDirs (35, 1-5).
+"""DescribeCluster (60, served 0-2), ElectLeaders (43, 0-2), DescribeTopicPartitions (75, 0),
+DescribeLogDirs (35, 1-5).
 """
 
 from __future__ import annotations
@@ -15,20 +15,14 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import (
     DescribeClusterResponse,
     DescribeLogDirsResponse,
-    DescribeQuorumResponse,
     DescribeTopicPartitionsResponse,
     ElectLeadersResponse,
-    UpdateFeaturesResponse,
 )
-from s3stream.metadata.features import HEADWATER_VERSION, level_of
-from s3stream.metadata.image import MetadataImage
 
-from .api_versions import SUPPORTED_FEATURES
 from .authorized_operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS, as_bits
 
 _ZERO_ID = UUID(int=0)
 _BROKERS, _CONTROLLERS = 1, 2
-METADATA_TOPIC = "__cluster_metadata"
 
 
 async def describe_cluster(ctx: RequestContext, request: Any, version: int) -> Any:
@@ -87,139 +81,6 @@ async def describe_cluster(ctx: RequestContext, request: Any, version: int) -> A
     if request.include_cluster_authorized_operations:
         response.authorized_operations = set(CLUSTER_OPERATIONS)
     return response
-
-
-async def describe_quorum(ctx: RequestContext, request: Any, version: int) -> Any:
-    """The metadata log as tools show it: its leader is the controller, its only voter."""
-    asked = [(t.topic_name, [p.partition_index for p in t.partitions]) for t in request.topics]
-    if asked != [(METADATA_TOPIC, [0])]:
-        # Anything but that one partition, and all that is asked is unknown.
-        topics = [
-            _quorum_topic(name, [_no_quorum(index, version) for index in indexes], version)
-            for name, indexes in asked
-        ]
-        return DescribeQuorumResponse(error_code=0, topics=topics, nodes=[], version=version)
-    image = ctx.services.image
-    controller = image.holder.node_id if image.holder is not None else NO_NODE
-    end = image.position.seq + 1
-    now = ctx.services.now_ms()
-    state = DescribeQuorumResponse.TopicData.PartitionData.ReplicaState
-    answer = DescribeQuorumResponse.TopicData.PartitionData(
-        partition_index=0,
-        error_code=0,
-        leader_id=controller,
-        leader_epoch=image.term,
-        high_watermark=end,
-        current_voters=[
-            state(
-                replica_id=controller,
-                replica_directory_id=_ZERO_ID,
-                log_end_offset=end,
-                last_fetch_timestamp=now,
-                last_caught_up_timestamp=now,
-                version=version,
-            )
-        ],
-        observers=[],
-        version=version,
-    )
-    nodes = []
-    endpoint = endpoint_of(image, controller, ctx.listener)
-    if version >= 2 and endpoint is not None:
-        listener = DescribeQuorumResponse.Node.Listener(
-            name=ctx.listener, host=endpoint.host, port=endpoint.port, version=version
-        )
-        nodes.append(
-            DescribeQuorumResponse.Node(node_id=controller, listeners=[listener], version=version)
-        )
-    topic = _quorum_topic(METADATA_TOPIC, [answer], version)
-    return DescribeQuorumResponse(error_code=0, topics=[topic], nodes=nodes, version=version)
-
-
-def _quorum_topic(name: str, partitions: list[Any], version: int) -> Any:
-    return DescribeQuorumResponse.TopicData(topic_name=name, partitions=partitions, version=version)
-
-
-def _no_quorum(index: int, version: int) -> Any:
-    answer = DescribeQuorumResponse.TopicData.PartitionData(
-        partition_index=index,
-        error_code=int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
-        current_voters=[],
-        observers=[],
-        version=version,
-    )
-    if version >= 2:
-        answer.error_message = "This server does not host this topic-partition."
-    return answer
-
-
-_UPGRADE, _SAFE_DOWNGRADE, _UNSAFE_DOWNGRADE = 1, 2, 3
-
-
-async def update_features(ctx: RequestContext, request: Any, version: int) -> Any:
-    """Raise or lower feature levels, within what is supported; all of them, or none.
-
-    Source: KIP-584, KIP-1022.
-    """
-    updates: dict[str, int] = {}
-    for update in request.feature_updates:
-        name, level = update.feature, update.max_version_level
-        if version == 0:
-            way = _SAFE_DOWNGRADE if update.allow_downgrade else _UPGRADE
-        else:
-            way = update.upgrade_type
-        reason = _feature_error(ctx, name, level, way)
-        if reason is not None:
-            return UpdateFeaturesResponse(
-                error_code=int(ErrorCode.INVALID_UPDATE_VERSION),
-                error_message=(
-                    "The update failed for all features since the following feature had an error: "
-                    f"Invalid update version {level} for feature {name}. {reason}"
-                ),
-                results=[],
-                version=version,
-            )
-        updates[name] = level
-    if not (version >= 1 and request.validate_only):
-        for name, level in updates.items():
-            await ctx.services.controller.set_feature_level(name, level)
-    response = UpdateFeaturesResponse(error_code=0, error_message=None, version=version)
-    if version <= 1:
-        response.results = [
-            UpdateFeaturesResponse.UpdatableFeatureResult(
-                feature=name, error_code=0, error_message=None, version=version
-            )
-            for name in updates
-        ]
-    return response
-
-
-def _feature_error(ctx: RequestContext, name: str, level: int, way: int) -> str | None:
-    if way not in (_UPGRADE, _SAFE_DOWNGRADE, _UNSAFE_DOWNGRADE):
-        return "The controller does not support the given upgrade type."
-    if level < 0:
-        return "A feature version cannot be less than 0."
-    supported = SUPPORTED_FEATURES.get(name)
-    if supported is None:
-        if level == 0:
-            return f"Feature {name} not found."
-        node_id = ctx.services.controller.node_id
-        return f"Local controller {node_id} does not support this feature."
-    if not (level == 0 or supported[0] <= level <= supported[1]):
-        return f"Local controller only supports versions {supported[0]}-{supported[1]}"
-    if name == HEADWATER_VERSION:
-        return _level_error(ctx.services.image, level)
-    return None
-
-
-def _level_error(image: MetadataImage, level: int) -> str | None:
-    """What was written at a level stays, so it never goes back; and all brokers must read it."""
-    if level < level_of(image):
-        return f"The level is {level_of(image)} and cannot be lowered."
-    behind = [broker.node_id for broker in image.live_brokers() if broker.level < level]
-    if behind:
-        return f"Brokers {behind} do not support it; start a newer version of them first."
-    return None
 
 
 async def elect_leaders(ctx: RequestContext, request: Any, version: int) -> Any:

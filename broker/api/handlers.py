@@ -11,6 +11,7 @@ from . import (
     configs,
     delete_records,
     describe_producers,
+    features,
     fetch,
     find_coordinator,
     groups,
@@ -20,8 +21,10 @@ from . import (
     offset_for_leader_epoch,
     offsets,
     produce,
+    quorum,
     reassignments,
     topics,
+    unregister_broker,
 )
 
 HANDLERS: dict[ApiKey, ApiHandler] = {
@@ -54,10 +57,11 @@ HANDLERS: dict[ApiKey, ApiHandler] = {
     ApiKey.ALTER_PARTITION_REASSIGNMENTS: reassignments.alter,
     ApiKey.LIST_PARTITION_REASSIGNMENTS: reassignments.list_ongoing,
     ApiKey.OFFSET_DELETE: offsets.delete,
-    ApiKey.DESCRIBE_QUORUM: cluster.describe_quorum,
-    ApiKey.UPDATE_FEATURES: cluster.update_features,
+    ApiKey.DESCRIBE_QUORUM: quorum.describe_quorum,
+    ApiKey.UPDATE_FEATURES: features.update_features,
     ApiKey.DESCRIBE_CLUSTER: cluster.describe_cluster,
     ApiKey.DESCRIBE_PRODUCERS: describe_producers.handle,
+    ApiKey.UNREGISTER_BROKER: unregister_broker.handle,
     ApiKey.LIST_CONFIG_RESOURCES: configs.list_config_resources,
     ApiKey.DESCRIBE_TOPIC_PARTITIONS: cluster.describe_topic_partitions,
 }

@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from broker.controller.reassignment import Reassignment, Wish, carry_out, under_way
+from broker.leadership import leader_node
 from broker.request_context import RequestContext
 from protocol.errors import KafkaError
 from protocol.messages import (
     AlterPartitionReassignmentsResponse,
     ListPartitionReassignmentsResponse,
 )
+from s3stream.metadata.image import MetadataImage, PartitionImage
 
 
 async def alter(ctx: RequestContext, request: Any, version: int) -> Any:
@@ -25,7 +27,12 @@ async def alter(ctx: RequestContext, request: Any, version: int) -> Any:
         for topic in request.topics
         for partition in topic.partitions
     ]
-    change = Reassignment(wishes, may_change_factor=may_change_factor)
+
+    def shown(image: MetadataImage, partition: PartitionImage) -> int:
+        racks = ctx.services.racks.racks
+        return len(racks.replicas(partition.stream_id, leader_node(image, partition)))
+
+    change = Reassignment(wishes, None if may_change_factor else shown)
     await carry_out(ctx.services.controller, change, request.timeout_ms / 1000)
     answers = iter(range(len(wishes)))
     told = AlterPartitionReassignmentsResponse.ReassignableTopicResponse

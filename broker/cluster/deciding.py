@@ -20,6 +20,7 @@ from s3stream.metadata.image import TopicImage
 
 from . import messages as m
 from .channel import refusal_of
+from .followers import Followers
 from .serving import PeerServer
 
 if TYPE_CHECKING:
@@ -50,6 +51,15 @@ class Deciding:
         self._garbage = garbage
         self.loads = loads
         self._garbage_of: dict[int, int] = {}
+        self._followers = Followers()
+
+    def quorum(self) -> m.QuorumShown:
+        """The term's log, and how far the others follow it."""
+        controller = self.controller
+        image = controller.image
+        now = asyncio.get_running_loop().time()
+        followers = self._followers.of(image, controller.incarnation, now)
+        return m.QuorumShown(controller.node_id, image.term, image.position.seq + 1, followers)
 
     def heard(self, heartbeat: m.Heartbeat) -> m.HeartbeatBack:
         controller = self.controller
@@ -59,6 +69,9 @@ class Deciding:
             self.detector.heard(
                 heartbeat.incarnation, heartbeat.lag_ms / 1000, heartbeat.deaf_ms / 1000
             )
+            now = asyncio.get_running_loop().time()
+            newest = controller.image.position
+            self._followers.told(heartbeat.incarnation, heartbeat.position, newest, now)
             before = self._garbage_of.get(heartbeat.incarnation, 0)
             if heartbeat.garbage != before:
                 self._garbage_of[heartbeat.incarnation] = heartbeat.garbage
@@ -94,6 +107,8 @@ class DecidingServer:
         peers.serve(m.HandedOver, self._handed_over)
         peers.serve(m.CancelMoves, self._cancel_moves)
         peers.serve(m.SetDraining, self._set_draining)
+        peers.serve(m.Unregister, self._unregister)
+        peers.serve(m.ShowQuorum, self._show_quorum)
 
     def _now(self) -> Deciding:
         deciding = self._deciding()
@@ -202,6 +217,14 @@ class DecidingServer:
         controller = self._controller
         await controller.set_draining(request.incarnation, request.draining)
         return m.Decided(controller.image.position)
+
+    async def _unregister(self, request: m.Unregister) -> m.Decided:
+        controller = self._controller
+        await controller.unregister(request.node_id)
+        return m.Decided(controller.image.position)
+
+    async def _show_quorum(self, request: m.ShowQuorum) -> m.QuorumShown:
+        return self._now().quorum()
 
 
 def _topics_decided(

@@ -15,6 +15,7 @@ from s3stream.metadata.image import TopicImage
 from s3stream.metadata.records import BlobRef
 
 from .deciding import Deciding
+from .messages import QuorumShown
 from .remote import RemoteDecisions, Superseded
 
 T = TypeVar("T")
@@ -104,6 +105,21 @@ class Delegation:
 
     async def set_draining(self, incarnation: int, draining: bool) -> None:
         await self._ask(lambda to: to.set_draining(incarnation, draining))
+
+    async def unregister(self, node_id: int) -> None:
+        await self._ask(lambda to: to.unregister(node_id))
+
+    async def quorum(self) -> QuorumShown:
+        """The log of the term, as its controller sees it. Raises KafkaError."""
+        while True:
+            if self._deciding is not None:
+                return self._deciding.quorum()
+            if self._remote is None:
+                raise KafkaError(ErrorCode.NOT_CONTROLLER, detail="not started")
+            try:
+                return await self._remote.quorum()
+            except Superseded:
+                await asyncio.sleep(0)
 
     # Rounds of deletion are held by the process that decides, and by no other.
 

@@ -14,6 +14,7 @@ from broker.controller.topics import NewTopic
 from s3stream.metadata.image import TopicImage
 from s3stream.metadata.records import BlobRef, Endpoint, Position
 
+from .followers import Follower
 from .load import Load
 from .picture import View
 from .reads_messages import FollowReads, InviteReads, ReadsInvited, ReadsTold
@@ -233,6 +234,25 @@ class ProducerIdsGiven(_Message, frozen=True, tag="producer-ids-given"):
 # What operators ask.
 
 
+class Unregister(_Message, frozen=True, tag="unregister"):
+    """A node that is gone is to be forgotten."""
+
+    node_id: int
+
+
+class ShowQuorum(_Message, frozen=True, tag="show-quorum"):
+    """Answered by the controller alone, which hears every broker."""
+
+
+class QuorumShown(_Message, frozen=True, tag="quorum-shown"):
+    """The log of the term: who writes it, how long it is, how far others follow it."""
+
+    node_id: int
+    term: int
+    end: int
+    followers: list[Follower]
+
+
 class ShowCluster(_Message, frozen=True, tag="show-cluster"):
     """Answered by the controller alone, which hears every broker."""
 
@@ -270,6 +290,8 @@ Request: TypeAlias = (
     | HandedOver
     | CancelMoves
     | SetDraining
+    | Unregister
+    | ShowQuorum
     | ShowCluster
     | FollowReads
     | InviteReads
@@ -287,6 +309,7 @@ Answer: TypeAlias = (
     | Decided
     | ProducerIdsGiven
     | MovesBegun
+    | QuorumShown
     | ClusterShown
     | ReadsTold
     | ReadsInvited

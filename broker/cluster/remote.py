@@ -205,6 +205,12 @@ class RemoteDecisions:
     async def set_draining(self, incarnation: int, draining: bool) -> None:
         await self._decided(m.SetDraining(incarnation, draining), repeatable=True)
 
+    async def unregister(self, node_id: int) -> None:
+        await self._decided(m.Unregister(node_id), repeatable=False)
+
+    async def quorum(self) -> m.QuorumShown:
+        """The log of the term, as its controller sees it. Raises KafkaError."""
+        return await self.call(m.ShowQuorum(), m.QuorumShown, repeatable=True)
 
 
 def _plain(topic: NewTopic) -> NewTopic:

@@ -16,7 +16,7 @@ from objectstore.wrappers.retry import PATIENT, RetryStore
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.metadata import records as r
 from s3stream.metadata.apply import apply
-from s3stream.metadata.features import may_move
+from s3stream.metadata.features import HEADWATER_VERSION, may_move, readable_by_all
 from s3stream.metadata.image import IncarnationState, MetadataImage, TopicImage
 from s3stream.metadata.log import SNAPSHOT_RECORDS, OnObject
 from s3stream.metadata.records import Position
@@ -236,8 +236,11 @@ class Controller(Term):
         return first, count
 
     async def set_feature_level(self, name: str, level: int) -> None:
-        """Level 0 removes the feature."""
-        self.planned()
+        """Level 0 removes the feature. Raises KafkaError, where a live broker does not read it."""
+        if name == HEADWATER_VERSION and level > readable_by_all(self.planned()):
+            raise KafkaError(
+                ErrorCode.INVALID_UPDATE_VERSION, f"Not every live broker reads level {level}."
+            )
         await self.decide((r.FeatureLevelSet(name, level),))
 
     # Failover.
@@ -355,6 +358,24 @@ class Controller(Term):
         planned = self.planned()
         if may_move(planned) and (incarnation in planned.draining) != draining:
             await self.decide((r.DrainingSet(incarnation, draining),))
+
+    async def unregister(self, node_id: int) -> None:
+        """Forget a node that is gone for good. Raises KafkaError.
+
+        A live one is refused: Kafka takes it, and it serves nobody then until it is started anew.
+        """
+        broker = self.planned().brokers.get(node_id)
+        if broker is None:
+            raise KafkaError(
+                ErrorCode.BROKER_ID_NOT_REGISTERED,
+                f"Broker ID {node_id} is not currently registered",
+            )
+        if not broker.fenced:
+            raise KafkaError(
+                ErrorCode.INVALID_REQUEST,
+                f"Broker {node_id} is alive. Stop it first; what is left then can be unregistered.",
+            )
+        await self.decide((r.BrokerUnregistered(node_id),))
 
     # Deletion rounds, for the collector.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from protocol.errors import KafkaError
@@ -12,6 +12,9 @@ from s3stream.metadata.records import BlobRef
 
 from .subscribers import Subscriber
 from .topics import NewTopic
+
+if TYPE_CHECKING:
+    from broker.cluster.messages import QuorumShown
 
 
 class Decisions(Protocol):
@@ -58,6 +61,8 @@ class Decisions(Protocol):
 
     async def set_draining(self, incarnation: int, draining: bool) -> None: ...
 
+    async def unregister(self, node_id: int) -> None: ...
+
 
 class Membership(Decisions, Protocol):
     """A process's place in the cluster, as its other parts see it."""
@@ -77,3 +82,5 @@ class Membership(Decisions, Protocol):
     def subscribe(self, subscriber: Subscriber) -> None: ...
 
     async def still_decides(self) -> None: ...
+
+    async def quorum(self) -> QuorumShown: ...

@@ -1,9 +1,9 @@
 """Reassigning partitions, as Kafka's tools ask for it, by moves of leadership.
 
-A partition has one replica, its leader, since the store keeps the copies. To assign it to a list
-of brokers has the first of them that is live lead it; the others are checked, and nothing more. A
-reassignment that supersedes a pending move, or cancels it, cancels the whole move, and has what
-else went along begin anew.
+A partition has one leader and no other replica that matters, since the store keeps the copies. To
+assign it to a list of brokers has the first of them that is live lead it; the others are checked,
+and nothing more. A reassignment that supersedes a pending move, or cancels it, cancels the whole
+move, and has what else went along begin anew.
 Source of rules and words: ReplicationControlManager, Apache Kafka 4.3.1.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from protocol.errors import ErrorCode, KafkaError
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 # A partition that is being opened can be moved in a moment.
 AGAIN_S = 0.05
 PATIENCE_S = 20.0
-# What metadata names: see above.
-SHOWN_REPLICAS = 1
+
+# How many replicas clients are told of. Arguments: the image, a partition of it.
+CountShown = Callable[[MetadataImage, PartitionImage], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,13 @@ class Step:
 class Reassignment:
     """One request, looked at again until each wish has its answer.
 
-    answers: by number of the wish; None: done, that is begun, and durable.
+    shown: what the number of replicas is to stay; None: it does not matter. answers: by number of
+    the wish; None: done, that is begun, and durable.
     """
 
-    def __init__(self, wishes: Sequence[Wish], *, may_change_factor: bool = True) -> None:
+    def __init__(self, wishes: Sequence[Wish], shown: CountShown | None = None) -> None:
         self._wishes = wishes
-        self._may_change_factor = may_change_factor
+        self._shown = shown
         self._last = {(wish.topic, wish.index): n for n, wish in enumerate(wishes)}
         self._cancelled: dict[int, Move] = {}
         self._rest: dict[int, int] = {}
@@ -116,7 +118,7 @@ class Reassignment:
             wish = self._wishes[n]
             try:
                 partition = _find(image, wish)
-                target = None if wish.nodes is None else self._target(image, wish)
+                target = None if wish.nodes is None else self._target(image, wish, partition)
                 if self._last[wish.topic, wish.index] != n:
                     self.answers[n] = None  # a later one of the same request counts
                 elif target is None:
@@ -129,13 +131,14 @@ class Reassignment:
                 self.answers[n] = error
         return step
 
-    def _target(self, image: MetadataImage, wish: Wish) -> int:
+    def _target(self, image: MetadataImage, wish: Wish, partition: PartitionImage) -> int:
         assert wish.nodes is not None
         count = check_assignment(image, wish.nodes, None)
-        if not self._may_change_factor and count != SHOWN_REPLICAS:
+        shown = count if self._shown is None else self._shown(image, partition)
+        if count != shown:
             raise KafkaError(
                 ErrorCode.INVALID_REPLICATION_FACTOR,
-                f"The replication factor is changed from {SHOWN_REPLICAS} to {count}",
+                f"The replication factor is changed from {shown} to {count}",
             )
         return first_live(image, wish.index, wish.nodes)
 

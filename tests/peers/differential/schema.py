@@ -101,7 +101,10 @@ def message(name: str) -> Message:
     with warnings.catch_warnings():
         # It reads its files by a function that is to go.
         warnings.simplefilter("ignore", DeprecationWarning)
-        schema = load_json(name)
+        try:
+            schema = load_json(name)
+        except FileNotFoundError:
+            schema = load_json(name, package="protocol.schemas")
     return Message(
         name,
         _versions(schema["validVersions"]),

@@ -15,6 +15,7 @@ U = ApiKey.UPDATE_FEATURES
 E = ApiKey.ELECT_LEADERS
 G = ApiKey.DESCRIBE_LOG_DIRS
 V = ApiKey.API_VERSIONS
+R = ApiKey.UNREGISTER_BROKER
 
 
 @script
@@ -100,6 +101,16 @@ def update_features(s: Session) -> None:
             s.error(U, v, "unknown way", body(("no.such.feature", 1, 9)))
         two = body(("no.such.feature", 1, 1), ("nor.this", 1, 1))
         s.error(U, v, "two unknown features", two)
+
+
+@script
+def unregister_broker(s: Session) -> None:
+    """Of nodes that are not there. A broker alone has no other, and Kafka's that is unregistered
+    itself while it lives never serves again.
+    """
+    for v in versions(R):
+        s.error(R, v, "unknown broker", {"brokerId": 77})
+        s.error(R, v, "negative broker", {"brokerId": -1})
 
 
 @script

@@ -87,6 +87,7 @@ CASES: list[tuple[ApiKey, int, dict[str, Any], list[tuple[Any, ...]]]] = [
     ),
     (ApiKey.DESCRIBE_TOPIC_PARTITIONS, 0, {"topics": [{"name": "a"}]}, [("a",)]),
     (ApiKey.DESCRIBE_LOG_DIRS, 1, {"topics": None}, []),
+    (ApiKey.UNREGISTER_BROKER, 0, {"broker_id": 7}, [("top",)]),
 ]
 NAMES = ("name", "topic", "group_id", "key", "resource_type", "resource_name")
 INNER = ("topic_id", "partition_index", "partition", "partition_id")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from broker.api.cluster import _level_error
+from broker.api.features import _level_error
 from objectstore.errors import Corrupt
 from s3stream.metadata import records as r
 from s3stream.metadata.features import (
