@@ -211,6 +211,13 @@ def main(argv: Sequence[str]) -> int:
         metavar="FILE",
         help="acknowledged offsets that must be there: lines of `topic partition offset`",
     )
+    parser.add_argument(
+        "--cut",
+        action="store_true",
+        help="of a bucket that lacks objects: say what would be lost by ending each log at its "
+        "first fault; with --yes, end them, so that a broker can start",
+    )
+    parser.add_argument("--yes", action="store_true", help="really make the cut")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
     parsed = parser.parse_args(argv)
     try:
@@ -219,9 +226,18 @@ def main(argv: Sequence[str]) -> int:
         print(f"headwater verify: {error}", file=sys.stderr)
         return exit_status.USAGE
 
-    async def run() -> Verified:
-        store = await store_of(parsed, random.SystemRandom())
+    if parsed.yes and not parsed.cut:
+        parser.error("--yes goes with --cut")
+
+    async def run() -> Verified | None:
+        rng = random.SystemRandom()
+        store = await store_of(parsed, rng)
         try:
+            if parsed.cut:
+                from broker.cut.command import run_cut
+
+                await run_cut(store, rng, lambda: time.time_ns() // 1_000_000, yes=parsed.yes)
+                return None
             bar = _Bar(quiet=parsed.quiet)
             try:
                 return await verify(store, against=against, on_progress=bar.show)
@@ -238,7 +254,8 @@ def main(argv: Sequence[str]) -> int:
     except (StoreError, ValueError) as error:
         print(f"headwater verify: {error}", file=sys.stderr)
         return exit_status.FAILED
-    _print_result(found, checked=len(against))
+    if found is not None:
+        _print_result(found, checked=len(against))
     return exit_status.OK
 
 

@@ -77,7 +77,7 @@ async def check_contents(
     contents = Contents()
 
     async def one(ref: ObjectRef) -> None:
-        amount = await _check_object(store, ref, wanted[ref])
+        amount = await check_object(store, ref, wanted[ref])
         contents.objects += 1
         contents.amount = contents.amount + amount
         on_progress(ref.size_bytes)
@@ -86,7 +86,7 @@ async def check_contents(
     return contents
 
 
-async def _check_object(store: ObjectStore, ref: ObjectRef, wanted: list[Wanted]) -> Amount:
+async def check_object(store: ObjectStore, ref: ObjectRef, wanted: list[Wanted]) -> Amount:
     index = await read_index(
         store, ref.key, ref.size_bytes, ref.write_id, index_size=ref.index_size
     )

@@ -1,0 +1,125 @@
+"""A bucket that lacks objects, after a cut: what was before the first fault is there, no more."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+from broker.cut import Plan, cut, plan
+from broker.verify import verify
+from objectstore.drivers.memory import MemoryStore
+
+from .brokers import Brokers, busy_cluster, deaths, run
+
+
+def objects_of(store: MemoryStore) -> list[tuple[str, bytes]]:
+    """By the time at which they came to be, the oldest first."""
+    found = sorted(store._objects.items(), key=lambda one: (one[1][1], one[0]))
+    return [(key, data) for key, (data, _) in found]
+
+
+def test_a_cut_of_a_whole_bucket_loses_nothing() -> None:
+    async def body(brokers: Brokers) -> None:
+        await busy_cluster(brokers)
+        await brokers.kill_all()
+        kept = await cut(brokers.store, brokers.rng, brokers.loop.now_ms)
+        assert (kept.losses, kept.log_faults, kept.metadata.fault) == ([], [], None)
+        assert (await verify(brokers.store)).unsealed == ()
+        await brokers.start(2)
+        for place, values in brokers.acknowledged.items():
+            assert await brokers.contents(*place) == values
+        for group, offsets in brokers.committed.items():
+            assert await brokers.offsets_of(group) == offsets
+        await brokers.produce("u", 0, 3)
+        await verify(brokers.store)
+
+    run(body)
+
+
+# The same examples each time, and no search for a smaller one: each is a cluster's life.
+FEW = settings(max_examples=20, deadline=None, derandomize=True, phases=[Phase.generate])
+
+
+class Written:
+    """A dead cluster's bucket, and what it had acknowledged."""
+
+    def __init__(self) -> None:
+        self.objects: list[tuple[str, bytes]] = []
+        self.written_ms: dict[str, int] = {}
+        self.cluster: Brokers
+
+        async def body(brokers: Brokers) -> None:
+            await busy_cluster(brokers)
+            await deaths(brokers)
+            self.objects = objects_of(brokers.store)
+            self.written_ms = {key: at for key, (_, at) in brokers.store._objects.items()}
+            self.cluster = brokers
+
+        run(body)
+
+
+written = cache(Written)
+
+
+def offsets(one: Plan) -> list[tuple[str, int, int, int | None]]:
+    """Without the reasons: where something was missing there is a seal by then."""
+    return [(at.topic, at.partition, at.from_offset, at.end_offset) for at in one.losses]
+
+
+def starts_after_a_cut(missing: set[str]) -> None:
+    """Without these objects: nothing wrong is served, and nothing older than they is lost."""
+    before = written()
+    first_ms = min((before.written_ms[key] for key in missing), default=2**62)
+
+    async def body(brokers: Brokers) -> None:
+        for key, value in before.objects:
+            if key not in missing:
+                brokers.store.put_now(key, [value])
+        planned = await plan(brokers.store)
+        kept = await cut(brokers.store, brokers.rng, brokers.loop.now_ms)
+        assert offsets(kept) == offsets(planned)
+        assert (await verify(brokers.store)).unsealed == ()
+        await brokers.start(5)
+        lost = {(one.topic, one.partition) for one in kept.losses}
+        for place, values in before.cluster.acknowledged.items():
+            if not any(place[0] == topic.name for topic in kept.image.topics.values()):
+                assert first_ms <= before.cluster.acknowledged_ms[place][0]
+                continue
+            served = await brokers.contents(*place)
+            assert served == values[: len(served)], place
+            least = sum(at < first_ms for at in before.cluster.acknowledged_ms[place])
+            assert len(served) >= least, place
+            assert missing or (place not in lost and len(served) == len(values))
+            brokers.acknowledged[place] = [one for one in served if one is not None]
+            await brokers.produce(*place)
+            assert len(await brokers.contents(*place)) == len(served) + 1
+        for group in ("g0", "g1"):
+            for (topic, index), offset in (await brokers.offsets_of(group)).items():
+                assert offset in before.cluster.ever_committed[group, topic, index]
+        await verify(brokers.store)
+
+    run(body)
+
+
+def test_nothing_is_lost_where_nothing_is_missing() -> None:
+    starts_after_a_cut(set())
+
+
+@FEW
+@given(st.data())
+def test_whatever_newest_objects_are_missing_a_broker_starts_on_the_rest(
+    data: st.DataObject,
+) -> None:
+    newest = [key for key, _ in written().objects][-60:]
+    starts_after_a_cut(data.draw(st.sets(st.sampled_from(newest))))
+
+
+@FEW
+@given(st.data())
+def test_whatever_is_missing_but_the_beginning_a_broker_starts_on_the_rest(
+    data: st.DataObject,
+) -> None:
+    keys = [key for key, _ in written().objects][1:]
+    starts_after_a_cut(data.draw(st.sets(st.sampled_from(keys), max_size=40)))
