@@ -85,7 +85,7 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
     except KafkaError as error:
         return Raw(encode_fetch_response(version, [], error_code=int(error.code)))
     max_bytes = min(request.max_bytes, ctx.services.config.int("fetch.max.bytes"))
-    reads = [_locate(ctx, wanted, request.replica_id) for wanted in context.partitions()]
+    reads = [_locate(ctx, wanted, request) for wanted in context.partitions()]
     if any(r.partition is not None and r.partition.is_led for r in reads):
         await _confirm(ctx, reads, read_deadline - loop.time())
     if ctx.services.racks.followed:
@@ -130,7 +130,7 @@ def _wanted(request: FetchRequest, by_id: bool) -> list[SessionPartition]:
     return wanted
 
 
-def _locate(ctx: RequestContext, wanted: SessionPartition, replica_id: int) -> _Read:
+def _locate(ctx: RequestContext, wanted: SessionPartition, request: FetchRequest) -> _Read:
     read = _Read(wanted, FetchPartitionResponse(wanted.index))
     partitions = ctx.services.partitions
     try:
@@ -139,13 +139,14 @@ def _locate(ctx: RequestContext, wanted: SessionPartition, replica_id: int) -> _
             read.partition = partitions.leading_by_id(topic_id, wanted.index)
         else:
             read.partition = partitions.leading(wanted.topic, wanted.index)
-        if replica_id >= 0:
+        if request.replica_id >= 0:
             # No broker follows another here: whoever asks is none of the partition's replicas.
             read.partition = None
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
     except KafkaError as error:
-        if error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER and replica_id < 0:
-            read.partition = ctx.services.racks.find(wanted.topic, wanted.index)
+        if error.code is ErrorCode.NOT_LEADER_OR_FOLLOWER and request.replica_id < 0:
+            racks = ctx.services.racks
+            read.partition = racks.find(request.rack_id, wanted.topic, wanted.index)
         if read.partition is None:
             read.error = error
     return read
@@ -299,7 +300,7 @@ class _Reading:
         return read.told.preferred_read_replica >= 0
 
     def _locate_anew(self, read: _Read) -> None:
-        found = _locate(self._ctx, read.wanted, self._request.replica_id)
+        found = _locate(self._ctx, read.wanted, self._request)
         read.partition, read.error = found.partition, found.error
         read.told.records = ()
         read.size_bytes = 0

@@ -104,9 +104,15 @@ class RackReads:
         """Partitions that are read here, and led elsewhere."""
         return len(self._following)
 
-    def find(self, topic: str | UUID, index: int) -> FollowedPartition | None:
-        """The partition, if it is served here beside its leader. topic: name or id."""
-        return None if self._rack is None else self._following.find(topic, index)
+    def find(self, client_rack: str, topic: str | UUID, index: int) -> FollowedPartition | None:
+        """The partition, if it is served here beside its leader. topic: name or id.
+
+        To consumers of this rack alone: another, or one that knows of no racks, is here because it
+        takes this broker for the leader, and is better told that it is not.
+        """
+        if not client_rack or client_rack != self._rack:
+            return None
+        return self._following.find(topic, index)
 
     def preferred(self, client_rack: str, partition: Partition, offset: int) -> int:
         """The node that a consumer is sent to; -1: it is answered here.

@@ -18,7 +18,7 @@ TOPIC = "t"
 
 
 class RackReader:
-    """Of one partition. position: what it reads next. read: offsets, in the order that they came."""
+    """Of one partition. position: what it reads next. read: offsets, in the order they came."""
 
     def __init__(
         self, fleet: Fleet, rack: str, *, index: int = 0, name: str = "c", version: int = 12
