@@ -53,6 +53,10 @@ def _run(parsed: argparse.Namespace) -> int:
             from broker.cli.cluster import run as cluster
 
             return cluster(parsed)
+        case "drain" | "undrain":
+            from broker.cli.drain import run as drain
+
+            return drain(parsed)
         case "topics":
             from broker.cli.topics import run as topics
 
@@ -83,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("config", help="print every setting, its default, unit and meaning")
     _add_doctor(commands)
     _add_cluster(commands)
+    _add_drain(commands)
     _add_topics(commands)
     _add_produce(commands)
     _add_consume(commands)
@@ -141,6 +146,24 @@ def _add_cluster(commands: Commands) -> None:
     cluster.add_argument("--watch", action="store_true", help="again each second")
     cluster.add_argument("--json", action="store_true", help="for programs")
     _add_store(cluster)
+
+
+def _add_drain(commands: Commands) -> None:
+    drain = commands.add_parser(
+        "drain",
+        allow_abbrev=False,
+        help="move everything that a broker leads to the others, and keep it that way",
+    )
+    drain.add_argument("node", type=int, metavar="NODE", help="its node id")
+    drain.add_argument(
+        "--timeout", type=float, default=60.0, metavar="S", help="give up watching (default 60)"
+    )
+    undrain = commands.add_parser(
+        "undrain", allow_abbrev=False, help="let a drained broker lead again"
+    )
+    undrain.add_argument("node", type=int, metavar="NODE", help="its node id")
+    for parser in (drain, undrain):
+        _add_store(parser)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

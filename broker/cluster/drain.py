@@ -51,7 +51,9 @@ class Drain:
             image, ours = member.image, member.incarnation
             if has_left(image, ours):
                 return True
-            staying = [b.incarnation for b in image.staying_brokers() if b.incarnation != ours]
+            others = (b.incarnation for b in image.live_brokers() if b.incarnation != ours)
+            # Those that leave, too, would only hand it on.
+            staying = [one for one in others if one not in image.draining]
             if not staying or not may_move(image):
                 return False
             try:

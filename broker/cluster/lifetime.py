@@ -19,6 +19,8 @@ from broker.node import Node
 from objectstore.create import Backoff
 from objectstore.errors import StoreError
 from objectstore.store import ObjectStore
+from protocol.errors import KafkaError
+from s3stream.metadata.image import MetadataImage
 from s3stream.metadata.tail import load
 from wal.errors import Fenced, LogError
 
@@ -45,11 +47,13 @@ class Lifetime:
         self._rng = rng
         self.node = new_node(config)
         self.rejoined = 0
+        self._is_drained = False
 
     async def start(self) -> None:
         """As `Node.start`."""
         try:
             await self.node.start()
+            self._watch_mark()
         except Fenced as error:
             await self._come_back(error)
 
@@ -60,6 +64,26 @@ class Lifetime:
                 await self.node.run()
             except Fenced as error:
                 await self._come_back(error)
+
+    def _watch_mark(self) -> None:
+        """An operator's mark (`headwater drain`) is the process's, whatever its incarnation."""
+        controller = self.node.controller
+        ours = controller.incarnation
+
+        def image_changed(old: MetadataImage, new: MetadataImage) -> None:
+            # Fenced, the incarnation has no mark any more: what counts is what it had before.
+            if new.broker_of(ours) is not None and not new.incarnations[ours].fenced:
+                self._is_drained = ours in new.draining
+
+        controller.subscribe(image_changed)
+        image_changed(controller.image, controller.image)
+
+    async def _mark_again(self) -> None:
+        controller = self.node.controller
+        try:
+            await controller.set_draining(controller.incarnation, True)
+        except KafkaError as error:
+            log.warning("this broker was drained, and cannot say so anew: %s", error)
 
     async def _come_back(self, error: Fenced) -> None:
         backoff = Backoff(self._rng, 0.2)
@@ -82,6 +106,9 @@ class Lifetime:
             self.rejoined += 1
             try:
                 await self.node.start()
+                if self._is_drained:
+                    await self._mark_again()
+                self._watch_mark()
                 return
             except Fenced as again:
                 error = again

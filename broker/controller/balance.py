@@ -1,7 +1,8 @@
 """Gives a broker that came its share of what the others lead.
 
-Once for each broker that registers, and again while what it was given is on its way: a broker that
-leaves, or is lost, has its partitions spread by whoever decides about that.
+Once for each broker that registers, or is no longer drained, and again while what it was given is
+on its way: a broker that leaves, or is lost, has its partitions spread by whoever decides about
+that.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ class Balance:
 
     def image_changed(self, old: MetadataImage, new: MetadataImage) -> None:
         """For `subscribe`."""
-        if new.next_incarnation != old.next_incarnation and len(new.live_brokers()) > 1:
+        comes = new.next_incarnation != old.next_incarnation
+        # Not one that ended while it was drained: that is no occasion.
+        back = new.draining is not old.draining and any(
+            one not in new.draining and new.broker_of(one) is not None
+            for one in old.draining
+            if not new.incarnations[one].fenced
+        )
+        if (comes or back) and len(new.live_brokers()) > 1:
             self._looks_left = LOOKS
             self._wanted.set()
 

@@ -28,6 +28,7 @@ from . import topics as t
 from .balance import Balance
 from .denial import is_definite, stop_when_denied
 from .election import Answers, CheckStore, Election, Elsewhere, IsGone, Standing
+from .emptying import Emptying
 from .failover import Recover, Recovered, plan_end
 from .membership import Identity
 from .moves import MoveWatch, plan_cancel, plan_handed_over, plan_moves
@@ -100,16 +101,20 @@ class Controller(Term):
         self._now_ms = now_ms
         self._moves = MoveWatch(self.planned, self.decide)
         self._balance = Balance(self.planned, self.decide)
+        self._emptying = Emptying(self.planned, self.decide)
         self.subscribe(self._moves.image_changed)
         self.subscribe(self._balance.image_changed)
+        self.subscribe(self._emptying.image_changed)
 
     async def run(self) -> None:
         """See Term. Planned moves are watched and made meanwhile."""
         self._moves.image_changed(self.image, self.image)
+        self._emptying.image_changed(self.image, self.image)
         running = asyncio.create_task(super().run(), name="term")
         beside = [
             asyncio.create_task(self._moves.run(), name="moves"),
             asyncio.create_task(self._balance.run(), name="balance"),
+            asyncio.create_task(self._emptying.run(), name="emptying"),
         ]
         try:
             while not running.done():

@@ -147,7 +147,8 @@ def plan_balance(image: MetadataImage) -> dict[int, int]:
     """Which streams to move where, so that all brokers that stay lead as many as another, give or
     take one. Nothing moves that need not, and nothing is planned while moves are under way.
     """
-    live = [broker.incarnation for broker in image.staying_brokers()]
+    # Where all are leaving, nothing is worth a move.
+    live = [b.incarnation for b in image.live_brokers() if b.incarnation not in image.draining]
     if len(live) < 2 or image.moves or not may_move(image):
         return {}
     load = leading_after_moves(image, live)
