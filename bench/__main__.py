@@ -12,6 +12,7 @@ from . import (
     acknowledgement,
     catch_up,
     clients,
+    cluster,
     end_to_end,
     kill,
     memory,
@@ -42,6 +43,7 @@ QUESTIONS: dict[str, ModuleType] = {
         memory,
         requests,
         s3_drivers,
+        cluster,
     )
 }
 README = Path(__file__).parent / "README.md"

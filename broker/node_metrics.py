@@ -85,6 +85,19 @@ def register_store_metrics(node: Node) -> None:
     node.metrics.register(
         "headwater_store_requests_total", "counter", "Requests to the store.", requests
     )
+
+    def sizes() -> list[tuple[dict[str, str], float]]:
+        operations = sorted(node.meter.snapshot().operations.items())
+        return [
+            ({"operation": name, "direction": direction}, float(size))
+            for name, count in operations
+            for direction, size in (("out", count.bytes_sent), ("in", count.bytes_received))
+        ]
+
+    node.metrics.register(
+        "headwater_store_bytes_total", "counter", "Bytes sent to the store (out) and read from it.",
+        sizes,
+    )  # fmt: skip
     node.metrics.register_value(
         "headwater_store_request_dollars_total", "counter", "What they cost at AWS list prices.",
         lambda: node.meter.snapshot().dollars,

@@ -76,9 +76,15 @@ class Load:
     def histories(self) -> list[ClientHistory]:
         return [one.history() for one in self.clients]
 
-    def acknowledged(self) -> dict[str, int]:
-        """By producer."""
-        return {one.name: len(one.history().acknowledged) for one in self.clients if not one.group}
+    def done(self) -> dict[str, int]:
+        """Records that each producer was told of, and that each group was given."""
+        found: dict[str, int] = {}
+        for one in self.clients:
+            history = one.history()
+            name = f"group {one.group}" if one.group else one.name
+            count = len(history.delivered) if one.group else len(history.acknowledged)
+            found[name] = found.get(name, 0) + count
+        return found
 
     def finish(self) -> None:
         """Ends the producers first, and waits until groups have read what they sent."""

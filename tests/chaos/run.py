@@ -68,15 +68,15 @@ class Run:
         time.sleep(seconds)
 
     def goes_on(self, more: int = MORE) -> None:
-        """Until every producer was told of so many more records."""
-        before = self._load.acknowledged()
+        """Until every producer was told of so many more records, and every group given them."""
+        before = self._load.done()
 
         def wanting() -> str:
-            now = self._load.acknowledged()
+            now = self._load.done()
             behind = {name: now[name] - was for name, was in before.items()}
             return "" if min(behind.values()) >= more else str(behind)
 
-        self.cluster.wait_until(wanting, f"{more} more acknowledged by each", every_s=0.1)
+        self.cluster.wait_until(wanting, f"{more} more records for each", every_s=0.1)
 
 
 def run_fault(
