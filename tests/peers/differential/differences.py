@@ -114,9 +114,9 @@ DIFFERENCES: tuple[Difference, ...] = (
     Difference(
         ApiKey.API_VERSIONS,
         (3, 4),
-        ("supportedFeatures", "finalizedFeatures"),
+        ("supportedFeatures", "supportedFeatures[]", "finalizedFeatures", "finalizedFeatures[]"),
         "Kafka's features name its own metadata format, transactions and group protocols, none "
-        "of which is served here.",
+        "of which is served here; Headwater's one is the level of what its brokers write.",
     ),
     Difference(
         ApiKey.DESCRIBE_CONFIGS,
