@@ -28,14 +28,17 @@ FIRST_BYTES = 1024
 def request_memory(limit_bytes: int) -> MemoryPool:
     """All that requests may take: three quarters for those who are known."""
     strangers = limit_bytes // 4
-    return MemoryPool(limit_bytes - strangers, strangers=MemoryPool(strangers))
+    return MemoryPool(limit_bytes - strangers, strangers=MemoryPool(strangers), elastic=True)
 
 
 class MemoryPool:
     """A bound on the bytes of frames that are being received or answered.
 
-    - No address holds more than an eighth of the bound; one frame larger than that may be held in
-      the whole broker at a time, and while it waits for room no middling frame goes before it.
+    - An address's share is an eighth of the bound. Where the pool is `elastic` it may hold more for
+      as long as it leaves at least as much free for all others: half of the bound while it is
+      alone, a third beside one of its kind, and from seven on each has its eighth.
+    - One frame larger than an eighth may be held in the whole broker at a time, and while it waits
+      for room no middling frame goes before it.
     - Frames of at most `small_bytes` may also use a reserve that larger ones never take, of the
       whole and of their address's share, so that heartbeats go on while producers wait.
     - A connection of which no request was answered yet receives into a part of its own,
@@ -49,10 +52,16 @@ class MemoryPool:
     """
 
     def __init__(
-        self, limit_bytes: int, small_bytes: int = 16 * 1024, strangers: MemoryPool | None = None
+        self,
+        limit_bytes: int,
+        small_bytes: int = 16 * 1024,
+        strangers: MemoryPool | None = None,
+        *,
+        elastic: bool = False,
     ) -> None:
         assert limit_bytes > 0, limit_bytes
         self.strangers = strangers
+        self.elastic = elastic
         self.limit_bytes = limit_bytes
         self.small_bytes = small_bytes
         self.reserve_bytes = max(limit_bytes // 16, 64 * small_bytes)
@@ -169,7 +178,7 @@ class MemoryPool:
         queue = self._by_share.get((owner, small))
         if queue is None:
             return
-        room = self._share_of(small) - self._held.get(owner, 0)
+        room = self._room_of(owner, small)
         while queue and (ticket := next(iter(queue))).size_bytes <= room:
             room -= ticket.size_bytes
             self._dequeue(ticket)
@@ -213,8 +222,17 @@ class MemoryPool:
             return after <= self.limit_bytes and (self._large_held or not self._large)
         return not self._large_held and (self.used_bytes == 0 or after <= self.limit_bytes)
 
-    def _share_of(self, small: bool) -> int:
-        return self.small_share_bytes if small else self.share_bytes
+    def _room_of(self, owner: str, small: bool) -> int:
+        """How much more an address may take.
+
+        Who waits for this holds something, so its own release is where to look again.
+        """
+        held = self._held.get(owner, 0)
+        room = (self.small_share_bytes if small else self.share_bytes) - held
+        if self.elastic:
+            # With so much more it holds what it leaves free.
+            room = max(room, (self.limit_bytes - self.used_bytes - held) // 2)
+        return room
 
     def _is_held_back(self, owner: str, size_bytes: int) -> bool:
         """By its address's share, or by those of the same address that are."""
@@ -226,8 +244,7 @@ class MemoryPool:
     def _within_share(self, owner: str, size_bytes: int) -> bool:
         if size_bytes > self.share_bytes:
             return True
-        held = self._held.get(owner, 0)
-        return held + size_bytes <= self._share_of(size_bytes <= self.small_bytes)
+        return size_bytes <= self._room_of(owner, size_bytes <= self.small_bytes)
 
     def _take(self, owner: str, size_bytes: int) -> None:
         self.used_bytes += size_bytes

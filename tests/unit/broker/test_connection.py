@@ -323,6 +323,16 @@ def test_nothing_is_kept_of_a_frame_whose_connection_was_closed() -> None:
     run(body)
 
 
+def fill_for(pool: MemoryPool, owner: str) -> None:
+    """Alone, an address gets half of the bound, which is four shares."""
+    assert [pool.try_reserve(owner, pool.share_bytes) for _ in range(5)] == [True] * 4 + [False]
+
+
+def empty_for(pool: MemoryPool, owner: str) -> None:
+    for _ in range(4):
+        pool.release(owner, pool.share_bytes)
+
+
 def test_a_stranger_receives_into_a_part_of_its_own_and_then_waits_like_all_others() -> None:
     async def body(broker: Broker) -> None:
         broker.pool = pool = request_memory(4 << 20)
@@ -331,14 +341,13 @@ def test_a_stranger_receives_into_a_part_of_its_own_and_then_waits_like_all_othe
         data = framed(b"x" * (64 * KIB))
         taken = transport.receive(data[:1000])
         assert (pool.used_bytes, pool.strangers.used_bytes) == (0, 64 * KIB)
-        # All that others may have is taken when the frame is whole.
-        share = pool.share_bytes
-        assert pool.try_reserve("10.0.0.1", share)
+        # All that this address may have is taken when the frame is whole.
+        fill_for(pool, "10.0.0.1")
         transport.receive(data[taken:])
         await settle()
         assert not broker.started and not transport.reading
         assert (pool.waiting, pool.strangers.used_bytes) == (1, 64 * KIB)
-        pool.release("10.0.0.1", share)
+        empty_for(pool, "10.0.0.1")
         await settle()
         assert transport.sent == b"x" * (64 * KIB)
         assert (pool.used_bytes, pool.strangers.used_bytes) == (0, 0)
@@ -358,7 +367,7 @@ def test_a_stranger_that_leaves_while_its_frame_waits_holds_nothing() -> None:
         broker.pool = pool = request_memory(4 << 20)
         assert pool.strangers is not None
         for whole in (False, True):
-            assert pool.try_reserve("10.0.0.1", pool.share_bytes)
+            fill_for(pool, "10.0.0.1")
             _, transport = broker.connect()
             data = framed(b"x" * (64 * KIB))
             transport.receive(data if whole else data[:100])
@@ -366,7 +375,7 @@ def test_a_stranger_that_leaves_while_its_frame_waits_holds_nothing() -> None:
             transport.abort()
             await settle()
             assert pool.strangers.used_bytes == 0
-            pool.release("10.0.0.1", pool.share_bytes)
+            empty_for(pool, "10.0.0.1")
         assert not broker.started
         broker.nothing_is_held()
 

@@ -25,6 +25,58 @@ def test_an_address_gets_its_share_and_no_more() -> None:
     assert one.try_reserve("b", 100 * KIB)
 
 
+def elastic() -> MemoryPool:
+    return MemoryPool(LIMIT, SMALL, elastic=True)
+
+
+def filled(one: MemoryPool, owners: list[str], size_bytes: int) -> dict[str, int]:
+    """What each holds when all of them have taken turns to ask until nobody got more."""
+    held = dict.fromkeys(owners, 0)
+    asking = list(owners)
+    while asking:
+        asking = [owner for owner in asking if one.try_reserve(owner, size_bytes)]
+        for owner in asking:
+            held[owner] += size_bytes
+    return held
+
+
+def test_an_address_that_is_alone_gets_half_and_leaves_half() -> None:
+    one = elastic()
+    assert filled(one, ["a"], 32 * KIB) == {"a": LIMIT // 2}
+    assert one.limit_bytes - one.used_bytes == LIMIT // 2
+
+
+def test_whoever_comes_later_finds_a_share_beside_those_who_hold_much() -> None:
+    one = elastic()
+    filled(one, ["a"], 16 * KIB)
+    filled(one, ["b"], 16 * KIB)
+    filled(one, ["c"], 16 * KIB)
+    assert one.try_reserve("d", one.share_bytes)
+
+
+def test_many_addresses_get_an_eighth_each() -> None:
+    for count in (7, 8):
+        held = filled(elastic(), [f"h{n}" for n in range(count)], 16 * KIB)
+        assert set(held.values()) == {LIMIT // 8}
+
+
+def test_who_holds_more_than_its_share_gets_nothing_while_others_need_it() -> None:
+    one = elastic()
+    got: list[str] = []
+    filled(one, ["a"], 64 * KIB)
+    for n in range(4):
+        assert one.try_reserve(f"h{n}", 128 * KIB)
+    one.wait("a", 64 * KIB, lambda: got.append("a"))
+    one.wait("b", 128 * KIB, lambda: got.append("b"))
+    one.release("a", 64 * KIB)
+    assert got == []
+    one.release("a", 64 * KIB)
+    assert got == ["b"], "it holds more than its share, and nothing is free"
+    for _ in range(5):
+        one.release("a", 64 * KIB)
+    assert got == ["b", "a"]
+
+
 def test_small_frames_go_on_when_all_else_is_taken() -> None:
     one = pool()
     for n in range(8):
@@ -159,11 +211,11 @@ ACTION = st.tuples(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(ACTION, max_size=120))
+@given(st.lists(ACTION, max_size=120), st.booleans())
 def test_bounds_hold_and_nobody_who_fits_is_left_waiting(
-    actions: list[tuple[str, str, int, int]],
+    actions: list[tuple[str, str, int, int]], is_elastic: bool
 ) -> None:
-    one = pool()
+    one = elastic() if is_elastic else pool()
     held: list[tuple[str, int]] = []
     waiting: dict[int, tuple[Ticket, str, int]] = {}
     for number, (what, owner, size, pick) in enumerate(actions):
@@ -193,7 +245,7 @@ def test_bounds_hold_and_nobody_who_fits_is_left_waiting(
         assert one.waiting == len(waiting)
         for owner in {owner for owner, _ in held}:
             mine = sum(s for o, s in held if o == owner and s <= one.share_bytes)
-            assert mine <= one.small_share_bytes
+            assert mine <= max(one.small_share_bytes, LIMIT // 2 if is_elastic else 0)
         if not held:
             assert not waiting, "somebody waits for nothing"
     while held:
