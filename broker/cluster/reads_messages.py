@@ -22,11 +22,12 @@ class KnownStream(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FollowReads(msgspec.Struct, frozen=True, tag_field="t", tag="follow-reads"):
-    """incarnation: of who asks. Answered once anything is other than known, or after `wait_ms`;
-    or when the same incarnation asks again.
+    """incarnation: of who asks; turn: the number of its question, which rises. Answered once
+    anything is other than known, or after `wait_ms`; or when the same incarnation asks again.
     """
 
     incarnation: int
+    turn: int
     streams: list[KnownStream]
     wait_ms: int
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from random import Random
 
 from broker.cluster.channel import Channel
@@ -51,13 +51,19 @@ class _Poll:
 
 
 class Asking:
-    """What is followed of one leader, and the questions to it."""
+    """What is followed of one leader, and the questions to it. turns: their numbers, which rise."""
 
-    def __init__(self, incarnation: int, drop: Callable[[FollowedPartition], None]) -> None:
+    def __init__(
+        self,
+        incarnation: int,
+        drop: Callable[[FollowedPartition], None],
+        turns: Iterator[int],
+    ) -> None:
         self.incarnation = incarnation
         self.is_running = False
         self.streams: dict[int, FollowedPartition] = {}
         self._drop = drop
+        self._turns = turns
         self._asked: dict[int, list[asyncio.Future[bool]]] = {}
         self._hurry = asyncio.Event()
         self._not_before: dict[int, float] = {}
@@ -166,7 +172,12 @@ class Asking:
         if not streams:
             return None
         asked = {s: self._asked.pop(s) for s in list(self._asked) if s in streams}
-        request = FollowReads(ours, [_known(f) for f in streams.values()], round(WAIT_S * 1000))
+        request = FollowReads(
+            ours,
+            next(self._turns),
+            [_known(f) for f in streams.values()],
+            round(WAIT_S * 1000),
+        )
         task = asyncio.get_running_loop().create_task(
             channel.call(request, ReadsTold, WAIT_S + ANSWER_S), name="reads told"
         )

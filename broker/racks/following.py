@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import count
 from random import Random
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -50,6 +51,7 @@ class Following:
         self._followed: dict[int, FollowedPartition] = {}
         self._leaders: dict[int, Asking] = {}
         self._some = asyncio.Event()
+        self._turns = count(1)
 
     def __len__(self) -> int:
         return len(self._followed)
@@ -108,7 +110,7 @@ class Following:
     def _leader(self, incarnation: int) -> Asking:
         leader = self._leaders.get(incarnation)
         if leader is None:
-            leader = self._leaders[incarnation] = Asking(incarnation, self.drop)
+            leader = self._leaders[incarnation] = Asking(incarnation, self.drop, self._turns)
             self._some.set()
         return leader
 

@@ -32,7 +32,9 @@ CONFIRM_S = 1.0
 
 @dataclass(slots=True)
 class _Asking:
-    """A broker that follows. known: high watermark by stream, as it said last."""
+    """A broker that follows. turn: of its newest question. known: high watermark by stream, as it
+    said then.
+    """
 
     turn: int = 0
     asked_at: float = 0.0
@@ -72,11 +74,10 @@ class Telling:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER, detail=str(error)) from error
         loop = asyncio.get_running_loop()
         asking = self._note(request, loop.time())
-        turn = asking.turn
         until = loop.time() + min(max(request.wait_ms / 1000, 0.0), LONGEST_WAIT_S)
         while True:
             told = self._tell(request.streams)
-            if told.streams or asking.turn != turn or loop.time() >= until:
+            if told.streams or asking.turn != request.turn or loop.time() >= until:
                 return told
             signals = [asking.another]
             for one in request.streams:
@@ -93,8 +94,10 @@ class Telling:
         for gone in [i for i, a in self._asking.items() if now - a.asked_at > LONGEST_WAIT_S * 2]:
             del self._asking[gone]
         asking = self._asking.setdefault(request.incarnation, _Asking())
-        asking.turn += 1
         asking.asked_at = now
+        if request.turn < asking.turn:
+            return asking  # the next one has come before it
+        asking.turn = request.turn
         asking.known = {one.stream_id: one.high_watermark for one in request.streams}
         asking.another.fire()
         return asking

@@ -207,3 +207,100 @@ def test_cut_off_from_the_leader_the_end_is_not_claimed_and_what_is_known_is_ser
         assert told.preferred_read_replica == -1 and told.records
 
     in_racks("a", "b", body=body, broker_session_timeout_ms="60000")
+
+
+@pytest.mark.parametrize("then", ["gone", "another's"])
+def test_objects_that_the_leader_let_go_of_are_found_where_their_records_lie_now(then: str) -> None:
+    async def body(fleet: Fleet, index: int) -> None:
+        await append(fleet, 1, 20, index=index)
+        reader = RackReader(fleet, "b", index=index)
+        await reader.fetch(1, 20)
+        # Told of log objects, and nothing was read.
+        await fleet.until(lambda: fleet.node(2).services.racks.followed == 1, 5)
+        followed = fleet.node(2).services.racks.find("b", "t", index)
+        assert followed is not None
+        await fleet.until(lambda: followed.high_watermark == 20, 5)
+        assert followed.told._entry is not None
+        told = {one.object.key for one in followed.told._entry.ranges}
+        assert len(told) == 20
+        leader = fleet.node(1)
+        await start_on(fleet.names[1], leader.storage.uploader.upload())
+        stream = leader.partitions.leading("t", index).stream
+        now = {one.object.key for one in stream.entry.ranges}
+        assert not told & now
+        await fleet.store.delete(sorted(told))
+        if then == "another's":
+            for key in told:
+                await fleet.store.create(key, [b"HW" * 500])
+        reader.served_by.append(2)
+        reader.position = 0
+        await reader.until(lambda: reader.position == 20, polls=5)
+        assert reader.read == list(range(20)) and set(reader.served_by) == {2}
+
+    in_racks("a", "b", body=body)
+
+
+def test_what_the_store_lost_sends_the_consumer_to_the_leader() -> None:
+    async def body(fleet: Fleet, index: int) -> None:
+        await append(fleet, 1, 3, index=index)
+        stream = fleet.node(1).partitions.leading("t", index).stream
+        await fleet.store.delete(sorted(one.object.key for one in stream.entry.ranges))
+        reader = RackReader(fleet, "b", index=index)
+        assert code(await reader.fetch(2, 0)) == "NOT_LEADER_OR_FOLLOWER"
+        assert code(await reader.fetch(1, 0)) == "NONE", "the leader has them in memory"
+
+    in_racks("a", "b", body=body)
+
+
+def test_a_reader_goes_on_where_leadership_moves() -> None:
+    async def body(fleet: Fleet, index: int) -> None:
+        await append(fleet, 1, 5, index=index)
+        reader = await sent_to(fleet, index)
+        image = fleet.node(1).controller.image
+        stream_id = image.topics["t"].partitions[index].stream_id
+        target = fleet.node(3).controller.incarnation
+        moving = fleet.node(1).controller.move_leaders({stream_id: target})
+        await start_on(fleet.names[1], moving)
+        await fleet.until(lambda: fleet.node(3).partitions.get("t", index) is not None, 10)
+        await append(fleet, 3, 5, index=index)
+        await reader.until(lambda: reader.position == 10)
+        assert reader.read == list(range(10))
+        told = await reader.fetch(2, 3)
+        assert code(told) == "NONE" and told.records
+        assert code(await reader.fetch(2, 3, epoch=0)) == "FENCED_LEADER_EPOCH"
+        assert code(await reader.fetch(2, 3, epoch=1)) == "NONE"
+
+    in_racks("a", "b", "c", body=body)
+
+
+def test_while_the_leader_is_away_what_is_known_is_served_and_then_what_comes_after() -> None:
+    async def body(fleet: Fleet, index: int) -> None:
+        await append(fleet, 1, 5, index=index)
+        reader = await sent_to(fleet, index)
+        await reader.until(lambda: reader.position == 5)
+        fleet.crash(1)
+        for _ in range(10):
+            told = await reader.fetch(2, 2)
+            assert code(told) == "NONE" and told.records and told.high_watermark == 5
+            await asyncio.sleep(0.5)
+        await fleet.until(lambda: fleet.leaders(2)[index] in (2, 3), 20)
+        successor = fleet.leaders(2)[index]
+        await fleet.until(lambda: fleet.node(successor).partitions.get("t", index) is not None, 10)
+        await append(fleet, successor, 5, index=index)
+        await reader.until(lambda: reader.position == 10)
+        assert reader.read == list(range(10))
+
+    in_racks("a", "b", "c", body=body)
+
+
+def test_another_broker_of_the_rack_takes_its_share_over_without_a_gap() -> None:
+    async def body(fleet: Fleet, index: int) -> None:
+        await append(fleet, 1, 5, index=index)
+        reader = await sent_to(fleet, index)
+        await fleet.start(3, broker_rack="b")
+        await fleet.stop(2)
+        await append(fleet, 1, 5, index=index)
+        await reader.until(lambda: reader.position == 10 and reader.served_by[-1] == 3)
+        assert reader.read == list(range(10))
+
+    in_racks("a", "b", body=body)
