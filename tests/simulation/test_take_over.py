@@ -281,7 +281,7 @@ def test_a_start_that_slept_tells_that_it_was_replaced_and_not_of_gaps() -> None
             nonlocal slept
             if not slept:
                 slept = True
-                await asyncio.sleep(200)
+                await asyncio.sleep(20)
                 raise HoleInLog(wal_log(incarnation), 3, "the log runs from 0 to 9")
             return await recover_really(store, incarnation, end)
 
@@ -289,9 +289,9 @@ def test_a_start_that_slept_tells_that_it_was_replaced_and_not_of_gaps() -> None
             first = scene.cluster.start()
             await until(lambda: slept, 20)
             scene.cluster.start()
-            await scene.cluster.ready(150.0)
+            await scene.cluster.ready(15.0)
             assert scene.cluster.current.ready and not first.ended
-            await until_ended(first, 400)
+            await until_ended(first, 60)
         assert scene.cluster.counted["fenced"] == 1
         await scene.check_everything()
 
