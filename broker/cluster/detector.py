@@ -5,8 +5,8 @@ they decide nothing: a fencing is a record, and a log is ended by its seal.
                                       who sees such records does not end this term; and its address
                                       is asked: if it refuses, twice, its process is gone: fenced
     silent for the session time-out   fenced, if half of the others are heard
-    half as long again                fenced in any case: had the others done without us, our term
-                                      would be sealed by now, and the record fails
+    half as long again since fewer    fenced in any case: had the others done without us, our term
+    than half were heard              would be sealed by now, and the record fails
 
 Who says that it gets no answers is as silent as it is deaf: it will suspect us, as we would it.
 """
@@ -42,18 +42,26 @@ class Verdict(NamedTuple):
     reassert: bool
 
 
-def judge(silent_s: Mapping[int, float], session_timeout_s: float, missed_s: float) -> Verdict:
+def hears_few(silent_s: Mapping[int, float], missed_s: float) -> bool:
+    """Whether fewer than half of the others are heard."""
+    heard = sum(silent < missed_s for silent in silent_s.values())
+    return bool(silent_s) and (heard * 2 < len(silent_s) or heard == 0)
+
+
+def judge(
+    silent_s: Mapping[int, float], session_timeout_s: float, missed_s: float, few_s: float
+) -> Verdict:
     """silent_s: for each other live incarnation, how long it has not been heard. missed_s: so long
-    that a heartbeat was missed.
+    that a heartbeat was missed. few_s: for how long fewer than half have been heard.
     """
     missing = [one for one, silent in silent_s.items() if silent >= missed_s]
-    heard = len(silent_s) - len(missing)
-    most = bool(missing) and heard * 2 >= len(silent_s) and heard > 0
+    most = bool(missing) and not hears_few(silent_s, missed_s)
     fence: list[int] = []
     doubtful: list[int] = []
     for one in sorted(missing):
-        late = silent_s[one] >= session_timeout_s * (1.0 if most else 1.5)
-        (fence if late else doubtful).append(one)
+        late = silent_s[one] >= session_timeout_s
+        spared = not most and few_s < session_timeout_s * 1.5
+        (fence if late and not spared else doubtful).append(one)
     return Verdict(fence, doubtful, most)
 
 
@@ -103,6 +111,7 @@ class Detector:
         self._heard_at: dict[int, float] = {}
         self._changed = asyncio.Event()
         self._asserted_at = -REASSERT_S
+        self._few_since: float | None = None
         self._probes: dict[int, _Probe] = {}
 
     def heard(self, incarnation: int, lag_s: float = 0.0, deaf_s: float = 0.0) -> None:
@@ -161,15 +170,19 @@ class Detector:
 
     def _next_look_s(self, silent: Mapping[int, float]) -> float:
         """Until the next bound that a silence reaches, or the next question."""
-        bounds = (self._missed_s, self._session_timeout_s, self._session_timeout_s * 1.5)
+        bounds = (self._missed_s, self._session_timeout_s)
         waits = [bound - one for one in silent.values() for bound in bounds if bound - one > 0.001]
         if any(one >= self._missed_s for one in silent.values()):
             waits.append(min(PROBE_S, self._session_timeout_s / 8))
         return max(min(waits, default=REASSERT_S / 2), 0.01)
 
     async def _act(self, silent: dict[int, float]) -> None:
-        verdict = judge(silent, self._session_timeout_s, self._missed_s)
         now = asyncio.get_running_loop().time()
+        few = hears_few(silent, self._missed_s)
+        self._few_since = (self._few_since or now) if few else None
+        # Not since they were heard last: our last record, of when we heard enough, spared us.
+        few_s = 0.0 if self._few_since is None else now - self._few_since
+        verdict = judge(silent, self._session_timeout_s, self._missed_s, few_s)
         try:
             if verdict.fence:
                 await self._fence_all(verdict.fence, f"not heard for {self._session_timeout_s:g} s")

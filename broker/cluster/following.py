@@ -52,6 +52,11 @@ REFUSED_SHARE = 1 / 6
 SLOW_STORE_SHARE = 1 / 4
 # In heartbeats: one that has no answer yet is not without one.
 DEAF = 1.5
+# Without answers for so long, in heartbeats, the bucket is read: what the controller says there
+# counts from when it is read.
+READS_AFTER = 2.0
+# Half a second, about.
+MEETING_LOOKS = 5
 # What is wrong with the metadata itself is not waited out: it ends the broker, loudly.
 WAITED_OUT = (StoreUnavailable, Throttled, AccessDenied, NotFound)
 
@@ -263,12 +268,14 @@ class Following:
             self._beat, self._heard, self._heartbeat_s, self._session_timeout_s / 2
         )
         beating = asyncio.create_task(sender.run(), name="heartbeats")
+        reading = asyncio.create_task(self._read_while_deaf(), name="metadata-bucket")
+        tasks = (polling, beating, reading)
         try:
-            await self._watch(polling, beating)
+            await self._watch(*tasks)
         finally:
-            for task in (polling, beating):
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait((polling, beating))
+            await asyncio.wait(tasks)
 
     async def _watch(self, *tasks: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
@@ -295,6 +302,25 @@ class Following:
                 continue
             if await self._is_silent():
                 return
+
+    async def _read_while_deaf(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            wait_s = self._answered_at + READS_AFTER * self._heartbeat_s - loop.time()
+            if wait_s > _ROUNDING_S:
+                await asyncio.sleep(wait_s)
+                continue
+            try:
+                await self.read_bucket()
+            except WAITED_OUT as error:
+                log.debug("reading the metadata log: %s", error)
+            await asyncio.sleep(BUCKET_EACH_S)
+
+    @property
+    def hears(self) -> bool:
+        """Whether whoever decides is heard, and can write what it decides."""
+        since = asyncio.get_running_loop().time() - self._heard_at
+        return since < READS_AFTER * self._heartbeat_s and self._refused_at is None
 
     def _suspect_at(self) -> float:
         """None is given to one that left in good order, or was fenced by another that is gone."""
@@ -323,6 +349,20 @@ class Following:
         if loop.time() - began > SLOW_STORE_SHARE * self._session_timeout_s:
             self.grace()
         return loop.time() >= self._suspect_at() - _ROUNDING_S
+
+    async def meet_winner(self) -> None:
+        """After a term was lost: whoever won it is about to say so in the log, and the one before
+        may still answer, and tell nothing of that.
+        """
+        before, backoff = self.image, Backoff(self._rng, 0.05)
+        for _ in range(MEETING_LOOKS):
+            try:
+                await self.read_bucket()
+            except WAITED_OUT as error:
+                log.debug("reading the metadata log: %s", error)
+            if self.image.goes_on_after(before):
+                return
+            await asyncio.sleep(backoff.next_s())
 
     def raise_if_fenced(self) -> None:
         """Raises Fenced where the image says so of this incarnation."""

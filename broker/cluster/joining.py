@@ -5,7 +5,9 @@ nobody decides yet, or this node id does   it may own a term at once (its predec
 another one decides, and answers           registered by it
 its address refuses, nobody else lives     a term at once: there is nobody to wait for
 it does not answer                         it may be busy, or others may succeed it: after the
-                                           session time-out without a new record this process does
+                                           session time-out without a new record this process does,
+                                           unless another broker hears the controller: then it is
+                                           this process that is cut off
 """
 
 from __future__ import annotations
@@ -25,13 +27,14 @@ from s3stream.metadata.records import BEFORE_ALL, Endpoint, Position
 from s3stream.metadata.tail import Loaded
 
 from .channel import Peers
-from .messages import Register, Registered, RegisterRefused
+from .messages import ControllerHeard, Register, Registered, RegisterRefused, WhoDecides
 
 log = logging.getLogger(__name__)
 
 AGAIN_S = 0.3
 # It asks the broker that it would replace, and writes a record.
 REGISTER_TIMEOUT_S = 10.0
+HEARD_TIMEOUT_S = 1.0
 
 
 class Joining:
@@ -84,7 +87,7 @@ class Joining:
             holder is None or holder.fenced or await self._is_dead(holder, image.cluster_id)
         ):
             return False
-        return await self._wait(image.position)
+        return await self._wait(image.position) or await self._is_heard(image, holder)
 
     async def _is_dead(self, holder: BrokerRegistration, cluster_id: str) -> bool:
         """One that answers, and decides nothing, is another process at that address, and may well
@@ -131,6 +134,35 @@ class Joining:
             raise StartRefused(answer.why)
         assert isinstance(answer, Registered)
         return answer
+
+    async def _is_heard(self, image: MetadataImage, holder: BrokerRegistration | None) -> bool:
+        """Whether another broker hears who decides here; then nobody has to be succeeded."""
+        others = [one for one in image.live_brokers() if one is not holder]
+        heard = any(await asyncio.gather(*(self._hears(one) for one in others)))
+        if heard:
+            log.warning(
+                "node %d decides here, and other brokers hear it; this process does not, and "
+                "cannot join: is the network between the two right?",
+                -1 if image.holder is None else image.holder.node_id,
+            )
+            self._seen_at = asyncio.get_running_loop().time()
+            self.waited = True
+            await asyncio.sleep(AGAIN_S)
+        return heard
+
+    async def _hears(self, other: BrokerRegistration) -> bool:
+        where = self._address(other)
+        if where is None:
+            return False
+        try:
+            channel = await self._peers.open(where)
+            try:
+                answer = await channel.call(WhoDecides(), ControllerHeard, HEARD_TIMEOUT_S)
+            finally:
+                channel.close()
+        except (OSError, TimeoutError, KafkaError, StoreError):
+            return False
+        return answer.heard
 
     async def _wait(self, position: Position) -> bool:
         """False once nothing was added for the session time-out."""

@@ -19,6 +19,7 @@ from broker.node import Node
 from objectstore.create import Backoff
 from objectstore.errors import StoreError
 from objectstore.store import ObjectStore
+from objectstore.wrappers.retry import PATIENT, RetryStore
 from protocol.errors import KafkaError
 from s3stream.metadata.image import MetadataImage
 from s3stream.metadata.tail import load
@@ -120,11 +121,13 @@ class Lifetime:
         if not node.is_member:
             return True
         backoff = Backoff(self._rng)
+        # Many reads; one that fails must not make all of them begin again.
+        store = RetryStore(self._store, self._rng, PATIENT)
         try:
             async with asyncio.timeout(LEARN_S):
                 while True:
                     try:
-                        loaded = await load(self._store)
+                        loaded = await load(store)
                         break
                     except StoreError as error:
                         log.info("what became of this broker is not known yet: %s", error)

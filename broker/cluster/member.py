@@ -38,6 +38,7 @@ from .feed import LogFeed
 from .following import Following
 from .heartbeats import NewSender
 from .joining import Joining
+from .messages import ControllerHeard, WhoDecides
 from .operating import OperatorServer
 from .own_load import OwnLoad
 from .place import Place
@@ -119,6 +120,7 @@ class Member(Place):
         self._lost = 0
         self._lost_to: Fenced | None = None
         DecidingServer(around.serving, lambda: self._deciding, around.answers)
+        around.serving.serve(WhoDecides, self._who_decides)
         OperatorServer(around.serving, lambda: self._deciding, around.own_load)
         self._subscribers.add(around.own_load.reach.image_changed)
 
@@ -283,6 +285,10 @@ class Member(Place):
         )
         return following
 
+    async def _who_decides(self, request: WhoDecides) -> ControllerHeard:
+        heard = self.owns_term or (self._following is not None and self._following.hears)
+        return ControllerHeard(heard)
+
     async def _reached(self, position: Position) -> None:
         try:
             await self._positions.reached(position, REACH_S)
@@ -378,6 +384,7 @@ class Member(Place):
             return
         # Following goes on meanwhile: whoever won has things to tell.
         following.has_heard = False
+        await following.meet_winner()
         following.grace(self._longer_s())
 
     def _longer_s(self) -> float:

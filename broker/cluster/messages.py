@@ -110,6 +110,16 @@ class HeartbeatBack(_Message, frozen=True, tag="heartbeat-back"):
     waiting_ms: int = 0
 
 
+class WhoDecides(_Message, frozen=True, tag="who-decides"):
+    """Asked of any broker by one that does not reach the controller."""
+
+
+class ControllerHeard(_Message, frozen=True, tag="controller-heard"):
+    """heard: the asked one decides itself, or hears who does."""
+
+    heard: bool
+
+
 # The metadata log.
 
 
@@ -278,6 +288,7 @@ Request: TypeAlias = (
     | Register
     | Leave
     | Heartbeat
+    | WhoDecides
     | LogAfter
     | CreateTopics
     | DeleteTopics
@@ -303,6 +314,7 @@ Answer: TypeAlias = (
     | Registered
     | RegisterRefused
     | HeartbeatBack
+    | ControllerHeard
     | LogObjects
     | ReadTheBucket
     | TopicsDecided

@@ -29,7 +29,7 @@ A = TypeVar("A", bound=m.Answer)
 
 
 class Superseded(KafkaError):
-    """This process decides itself by now, or follows anew; nothing was done, or may be done again."""
+    """This process decides itself by now, or follows anew; it may be asked again."""
 
     def __init__(self) -> None:
         super().__init__(ErrorCode.NOT_CONTROLLER, detail="the way to the controller has changed")
@@ -211,7 +211,6 @@ class RemoteDecisions:
     async def quorum(self) -> m.QuorumShown:
         """The log of the term, as its controller sees it. Raises KafkaError."""
         return await self.call(m.ShowQuorum(), m.QuorumShown, repeatable=True)
-
 
 def _plain(topic: NewTopic) -> NewTopic:
     """With containers that can be sent."""

@@ -26,27 +26,32 @@ HEARTBEAT_S = 0.5
 
 
 @pytest.mark.parametrize(
-    ("silent_s", "fence", "doubtful", "reassert"),
+    ("silent_s", "few_s", "fence", "doubtful", "reassert"),
     [
-        ({1: 0.5, 2: 0.5}, [], [], False),
+        ({1: 0.5, 2: 0.5}, 0.0, [], [], False),
         # One of two is missed: the other is half of them.
-        ({1: 0.5, 2: 1.0}, [], [2], True),
-        ({1: 0.5, 2: 4.0}, [2], [], True),
+        ({1: 0.5, 2: 1.0}, 0.0, [], [2], True),
+        ({1: 0.5, 2: 4.0}, 0.0, [2], [], True),
         # All are missed: perhaps it is we who are cut off.
-        ({1: 4.5, 2: 4.5}, [], [1, 2], False),
-        ({1: 6.0, 2: 6.0}, [1, 2], [], False),
-        ({1: 1.0}, [], [1], False),
-        ({1: 6.0}, [1], [], False),
+        ({1: 4.5, 2: 4.5}, 3.5, [], [1, 2], False),
+        ({1: 6.0, 2: 6.0}, 5.9, [], [1, 2], False),
+        ({1: 7.0, 2: 7.0}, 6.0, [1, 2], [], False),
+        ({1: 1.0}, 0.0, [], [1], False),
+        ({1: 6.0}, 6.0, [1], [], False),
         # Fewer than half are heard.
-        ({1: 0.1, 2: 4.5, 3: 4.5}, [], [2, 3], False),
-        ({1: 0.1, 2: 0.1, 3: 4.5, 4: 4.5}, [3, 4], [], True),
-        ({}, [], [], False),
+        ({1: 0.1, 2: 4.5, 3: 4.5}, 4.0, [], [2, 3], False),
+        ({1: 0.1, 2: 0.1, 3: 4.5, 4: 4.5}, 0.0, [3, 4], [], True),
+        ({}, 0.0, [], [], False),
     ],
 )
 def test_who_is_missed_is_fenced_by_one_that_hears_the_others(
-    silent_s: dict[int, float], fence: list[int], doubtful: list[int], reassert: bool
+    silent_s: dict[int, float],
+    few_s: float,
+    fence: list[int],
+    doubtful: list[int],
+    reassert: bool,
 ) -> None:
-    assert judge(silent_s, TIMEOUT_S, 1.0) == (fence, doubtful, reassert)
+    assert judge(silent_s, TIMEOUT_S, 1.0, few_s) == (fence, doubtful, reassert)
 
 
 def image_of(*incarnations: int) -> MetadataImage:
@@ -110,7 +115,7 @@ class Watched:
     ("brokers", "heard", "gone", "fenced", "after_s"),
     [
         ((0, 1, 2), (1,), (), [2], 4.0),
-        ((0, 1), (), (), [1], 6.0),
+        ((0, 1), (), (), [1], 7.0),
         ((0, 1), (), (1,), [1], 1.0),
         ((0, 1, 2), (1, 2), (), [], 0.0),
         ((0,), (), (), [], 0.0),
