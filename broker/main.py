@@ -13,7 +13,7 @@ from broker.cli import exit_status
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; gives its exit status (see broker.cli.exit_status)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    # These two parse what is theirs.
+    # These parse what is theirs.
     if arguments[:1] == ["verify"]:
         from broker.verify import main as verify
 
@@ -22,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from broker.inspect import main as inspect
 
         return inspect(arguments[1:])
+    if arguments[:1] == ["clone"]:
+        from broker.cli.clone import main as clone
+
+        return clone(arguments[1:])
     parser = build_parser()
     parsed = parser.parse_args(arguments)
     try:
@@ -93,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_consume(commands)
     _add_groups(commands)
     commands.add_parser("verify", help="prove from the bucket that every batch is there")
+    commands.add_parser("clone", help="copy a cluster's bucket to another, also while it is used")
     commands.add_parser("inspect", help="show an object or a partition readably")
     return parser
 

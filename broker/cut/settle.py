@@ -52,6 +52,8 @@ STREAM_IDS_LEFT_OUT = 1_000_000
 PRODUCER_IDS_LEFT_OUT = 1_000_000_000
 INLINE_BYTES = 1 << 20
 PAGE_STREAMS = 4096
+# How a process that makes a cut is named in seals and ends, with a number of its own behind.
+MAKER = b"headwater verify --cut"
 WINDOW = 8
 ATTEMPTS = 8
 
@@ -63,7 +65,7 @@ class Settling:
         self._store = store
         self._rng = rng
         self._now_ms = now_ms
-        self._process = b"headwater verify --cut (" + rng.randbytes(16).hex().encode() + b")"
+        self._process = MAKER + b" (" + rng.randbytes(16).hex().encode() + b")"
 
     async def run(self) -> Plan:
         """What was kept. Raises Fault where that is nothing, Corrupt where others keep deciding in

@@ -26,6 +26,7 @@ from .contents_walk import Contents, check_contents, check_views
 from .fault import Fault
 from .log_walk import Log, read_log
 from .metadata_walk import Metadata, PartitionPlace, read_metadata
+from .progress import Bar
 from .stream_walk import StreamView, fold_log, read_recovery
 
 __all__ = ["Chain", "Fault", "Verified", "main", "verify"]
@@ -238,7 +239,7 @@ def main(argv: Sequence[str]) -> int:
 
                 await run_cut(store, rng, lambda: time.time_ns() // 1_000_000, yes=parsed.yes)
                 return None
-            bar = _Bar(quiet=parsed.quiet)
+            bar = Bar(quiet=parsed.quiet)
             try:
                 return await verify(store, against=against, on_progress=bar.show)
             finally:
@@ -274,28 +275,3 @@ def _print_result(found: Verified, *, checked: int) -> None:
             f"not seen: whether objects are missing behind the last one of the logs that have no "
             f"end yet (incarnations {logs}); --against a file of acknowledged offsets tells"
         )
-
-
-class _Bar:
-    """Progress on a terminal's standard error, redrawn at most ten times a second."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._on = not quiet and sys.stderr.isatty()
-        self._drawn_at = 0.0
-
-    def show(self, done: int, whole: int) -> None:
-        now = time.monotonic()
-        if not self._on or (now - self._drawn_at < 0.1 and done < whole):
-            return
-        self._drawn_at = now
-        filled = 40 * done // max(1, whole)
-        print(
-            f"\r[{'#' * filled}{'.' * (40 - filled)}] {done >> 20} of {whole >> 20} MiB",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    def end(self) -> None:
-        if self._on and self._drawn_at:
-            print(file=sys.stderr)

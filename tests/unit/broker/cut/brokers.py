@@ -198,10 +198,10 @@ def run(body: Callable[[Brokers], Awaitable[None]], seed: int = 1) -> None:
     loop.run(main())
 
 
-async def busy_cluster(brokers: Brokers, count: int = 6) -> None:
+async def busy_cluster(brokers: Brokers, count: int = 6, **settings: str) -> None:
     """Three brokers with two topics and two groups; uploaded, in tails, and moved about."""
     for node_id in (1, 2, 3):
-        await brokers.start(node_id)
+        await brokers.start(node_id, **settings)
     await brokers.topic("t", 3)
     await brokers.topic("u", 2)
     places = [("t", 0), ("t", 1), ("t", 2), ("u", 0), ("u", 1)]
