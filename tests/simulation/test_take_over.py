@@ -272,7 +272,7 @@ def test_a_start_that_slept_tells_that_it_was_replaced_and_not_of_gaps() -> None
     scene = Scene(4)
 
     async def body() -> None:
-        scene.produce()
+        scene.produce(pace_s=0.1)
         await scene.until_acknowledged(50)
         scene.cluster.crash(scene.cluster.current)
         slept = False
