@@ -13,6 +13,7 @@ from . import (
     catch_up,
     clients,
     cluster,
+    cluster_scale,
     end_to_end,
     kill,
     memory,
@@ -44,6 +45,7 @@ QUESTIONS: dict[str, ModuleType] = {
         requests,
         s3_drivers,
         cluster,
+        cluster_scale,
     )
 }
 README = Path(__file__).parent / "README.md"

@@ -94,7 +94,7 @@ class Subject:
     def resident_bytes(self) -> int:
         """Of the broker and every process below it."""
         assert self.broker.process is not None
-        return sum(_resident(pid) for pid in _with_children(self.broker.process.pid))
+        return resident_bytes(self.broker.process.pid)
 
 
 class Places:
@@ -134,6 +134,17 @@ class Places:
             return f"file://{self._directory}/store-{self._buckets}"
         assert self._minio is not None
         return self._minio.make_bucket(f"bench-{self._buckets}")
+
+    def stored(self, uri: str, under: str) -> list[int]:
+        """Sizes of all objects below that prefix of a store, in bytes."""
+        if uri.startswith("file://"):
+            files = Path(uri.removeprefix("file://"), under).rglob("*")
+            return [one.stat().st_size for one in files if one.is_file()]
+        assert self._minio is not None
+        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+        pages = self._minio.client().get_paginator("list_objects_v2")
+        found = pages.paginate(Bucket=bucket, Prefix=f"{prefix}/{under}/")
+        return [one["Size"] for page in found for one in page.get("Contents", [])]
 
     @contextlib.contextmanager
     def broker(
@@ -186,6 +197,11 @@ class Places:
         if store == "file":
             shutil.rmtree(uri.removeprefix("file://"), ignore_errors=True)
         return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Of a process and every one below it."""
+    return sum(_resident(one) for one in _with_children(pid))
 
 
 def _unused_port() -> int:
