@@ -27,8 +27,6 @@ install: $(VENV)/.runtime ## create .venv with `headwater` in .venv/bin
 install-dev: $(VENV)/.dev ## the same with what tests, lint and types need
 
 run: install ## start a broker on the embedded default; make run ARGS="--http 127.0.0.1:9181" for more
-	@echo "A broker is starting on 127.0.0.1:9092. When it is ready, paste this into another terminal:"
-	@echo "  cd $(CURDIR) && printf 'hello\\nworld\\n' | $(BIN)/headwater produce demo && $(BIN)/headwater consume demo --from-beginning --exit-at-end"
 	@exec $(BIN)/headwater start $(ARGS)
 
 test: install-dev ## unit, contract and simulation tests; needs nothing but Python

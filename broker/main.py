@@ -130,6 +130,15 @@ def _add_start(commands: Commands) -> None:
     start.add_argument(
         "--take-over", action="store_true", help="replace the running broker of this node id"
     )
+    start.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="N brokers of this machine, one process each; the next ones have the ports, and the"
+        " node id where one is given, that follow those of the first",
+    )
+    # Given by the process that keeps the workers: end with it, and print the ready line alone.
+    start.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     start.add_argument("--rack", metavar="NAME")
     start.add_argument("--http", metavar="HOST:PORT", help="health and metrics")
     start.add_argument("--cache-dir", metavar="DIR", help="disk cache; may be deleted at any time")

@@ -63,7 +63,7 @@ class StartFailed(Exception):
 
 def run(parsed: argparse.Namespace) -> int:
     try:
-        loaded = load_settings(parsed, _flags(parsed))
+        loaded = load_settings(parsed, flags_of(parsed))
         config = loaded.config
         settings = store_settings(config)
         uri = config.text("store")
@@ -73,18 +73,28 @@ def run(parsed: argparse.Namespace) -> int:
     _configure_logging(config.text("log.level"))
     for warning in loaded.warnings:
         log.warning("%s", warning)
+    if parsed.workers is not None and parsed.workers != 1:
+        if parsed.workers < 1:
+            return _complain("--workers: at least 1", exit_status.USAGE)
+        from .workers import run as run_workers
+
+        return run_workers(parsed, config, paste_line)
     config = _with_file_limit(config)
-    return run_broker(Start(config, settings, uri))
+    start = Start(config, settings, uri, stop_at_eof=parsed.worker, paste=not parsed.worker)
+    return run_broker(start)
 
 
 @dataclass(frozen=True)
 class Start:
-    """stop_at_eof: end when stdin does, as an embedded broker ends with its parent."""
+    """stop_at_eof: end when stdin does, as an embedded broker ends with its parent. paste: print
+    what to try, once it is ready.
+    """
 
     config: BrokerConfig
     settings: StoreSettings
     uri: str
     stop_at_eof: bool = False
+    paste: bool = False
 
 
 def run_broker(start: Start) -> int:
@@ -104,7 +114,7 @@ def _complain(message: str, status: int) -> int:
     return status
 
 
-def _flags(parsed: argparse.Namespace) -> dict[str, str]:
+def flags_of(parsed: argparse.Namespace) -> dict[str, str]:
     """Settings by key, for the flags that were given."""
     flags = {
         "store": parsed.store,
@@ -279,6 +289,9 @@ async def _serve_store(
         gc.collect()
         gc.freeze()
         _print_ready(life.node, replace(address, port=http_port), uri)
+        if start.paste:
+            node = life.node.controller
+            print(paste_line(_host_port(node.image.brokers[node.node_id].listeners[0])), flush=True)
         return await _run_node(life, stopping)
     finally:
         heap.close()
@@ -316,6 +329,17 @@ def _print_ready(node: Node, http: object, uri: str) -> None:
         f"headwater is ready: kafka {kafka} http {http} store {display_uri(uri)} "
         f"node {controller.node_id}",
         flush=True,
+    )
+
+
+def paste_line(address: str) -> str:
+    """A line that shows the broker at this address at work, for another terminal."""
+    program = Path(sys.argv[0])
+    named = str(program.absolute()) if program.name == "headwater" else "headwater"
+    client = f"demo --bootstrap {address}"
+    return (
+        f"try it: printf 'hello\\nworld\\n' | {named} produce {client} && "
+        f"{named} consume {client} --from-beginning --exit-at-end"
     )
 
 
