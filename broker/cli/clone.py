@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from broker.config import load
 from broker.verify.fault import Fault
-from broker.verify.progress import Bar
 from objectstore.errors import NotFound, StoreError
 from objectstore.open import display_uri, open_store
 
 from . import exit_status
+from .progress import Bar
 from .settings import store_settings
 
 if TYPE_CHECKING:
@@ -126,9 +126,8 @@ def _tell(cloned: Cloned, target: str) -> None:
         if topic.internal or entry is None:
             continue
         if shown < PARTITIONS_SHOWN:
-            print(
-                f"  {topic.name}-{partition.index}: offsets {entry.start_offset} to {entry.next_offset}"
-            )
+            name = f"{topic.name}-{partition.index}"
+            print(f"  {name}: offsets {entry.start_offset} to {entry.next_offset}")
         shown += 1
     if shown > PARTITIONS_SHOWN:
         print(f"  and {shown - PARTITIONS_SHOWN} more partitions")

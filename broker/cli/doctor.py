@@ -17,9 +17,11 @@ from protocol.errors import KafkaError
 from wal.errors import LogError
 
 from . import exit_status
+from .chain_check import chain_finding
 from .cluster_checks import cluster_findings
 from .door import open_door
 from .settings import load_settings, store_flags, store_settings
+from .store_option import store_of
 
 _MARKS = {Severity.OK: "ok     ", Severity.WARNING: "warning", Severity.ERROR: "ERROR  "}
 
@@ -39,7 +41,14 @@ async def _findings(
         return findings
     try:
         async with open_door(parsed) as door:
-            return [*findings, *await cluster_findings(door)]
+            found = await cluster_findings(door)
+        if not found:
+            return findings
+        store = await store_of(parsed, random.SystemRandom())
+        try:
+            return [*findings, *found, await chain_finding(store)]
+        finally:
+            await store.close()
     except (StoreError, LogError, KafkaError) as error:
         return [*findings, Finding(Severity.ERROR, f"the cluster in this store: {error}")]
 

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.cli import exit_status
+from broker.cli.progress import Bar
 from objectstore.errors import Corrupt, NotFound, StoreError
 from objectstore.store import ObjectStore
 from s3stream.metadata.records import NO_LEADER
 from wal.keys import wal_log
 
-from .contents_walk import Contents, check_contents, check_views
-from .fault import Fault
+from .contents_walk import CheckContents, Contents, check_contents, check_presence, check_views
+from .fault import Fault, IndexDamaged, IndexMissing
 from .log_walk import Log, read_log
 from .metadata_walk import Metadata, PartitionPlace, read_metadata
-from .progress import Bar
 from .stream_walk import StreamView, fold_log, read_recovery
 
 __all__ = ["Chain", "Fault", "Verified", "main", "verify"]
@@ -60,16 +60,24 @@ async def verify(
     store: ObjectStore,
     *,
     against: Iterable[Acknowledged] = (),
+    contents: bool = True,
     on_progress: OnProgress = lambda done, of: None,
 ) -> Verified:
-    """Raises Fault or Corrupt for the first thing wrong, and the store's trouble."""
+    """contents: read every batch; False: only see that the objects are there.
+
+    Raises Fault or Corrupt for the first thing wrong, and the store's trouble.
+    """
+    check = check_contents if contents else check_presence
     metadata = await read_metadata(store)
     for left in reversed(range(ATTEMPTS)):
         try:
-            return await _verify_once(store, metadata, list(against), on_progress)
+            return await _verify_once(store, metadata, list(against), check, on_progress)
         except NotFound as error:
             if not left:
-                raise Fault(f"{error}, though the chain names it") from error
+                raise Fault(
+                    f"{error}, though the chain names it",
+                    is_bookkeeping=isinstance(error, IndexMissing),
+                ) from error
             metadata = await read_metadata(store)
         except Fault:
             # Leadership may have gone from one log to another while this read them.
@@ -83,6 +91,7 @@ async def _verify_once(
     store: ObjectStore,
     metadata: Metadata,
     against: list[Acknowledged],
+    check: CheckContents,
     on_progress: OnProgress,
 ) -> Verified:
     walk = Chain(store, metadata)
@@ -102,7 +111,7 @@ async def _verify_once(
         done += size_bytes
         on_progress(done, whole)
 
-    contents = await check_contents(store, wanted, progress)
+    contents = await check(store, wanted, progress)
     return Verified(metadata.cluster_id, len(places), contents, tuple(sorted(walk.unsealed)))
 
 
@@ -230,15 +239,15 @@ def main(argv: Sequence[str]) -> int:
     if parsed.yes and not parsed.cut:
         parser.error("--yes goes with --cut")
 
-    async def run() -> Verified | None:
+    async def run() -> Verified | int:
         rng = random.SystemRandom()
         store = await store_of(parsed, rng)
         try:
             if parsed.cut:
                 from broker.cut.command import run_cut
 
-                await run_cut(store, rng, lambda: time.time_ns() // 1_000_000, yes=parsed.yes)
-                return None
+                kept = await run_cut(store, rng, _now_ms, yes=parsed.yes)
+                return exit_status.FAILED if kept.is_lossy and not parsed.yes else exit_status.OK
             bar = Bar(quiet=parsed.quiet)
             try:
                 return await verify(store, against=against, on_progress=bar.show)
@@ -251,13 +260,33 @@ def main(argv: Sequence[str]) -> int:
         found = asyncio.run(run())
     except (Fault, Corrupt) as error:
         print(f"FAULT  {error}")
+        print(f"       -> {what_to_do(error)}")
         return exit_status.FAILED
     except (StoreError, ValueError) as error:
         print(f"headwater verify: {error}", file=sys.stderr)
         return exit_status.FAILED
-    if found is not None:
-        _print_result(found, checked=len(against))
+    if isinstance(found, int):
+        return found
+    _print_result(found, checked=len(against))
     return exit_status.OK
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def what_to_do(error: Fault | Corrupt) -> str:
+    """After a fault, for who operates the cluster."""
+    if isinstance(error, IndexDamaged) or (isinstance(error, Fault) and error.is_bookkeeping):
+        return (
+            "put the object back, from a version or a replica of the bucket. Until then its "
+            "leader's reports fail, so nothing is deleted anywhere in the cluster; records that "
+            "are not in it are served"
+        )
+    return (
+        "put back what is missing, from a version or a replica of the bucket; or stop all brokers "
+        "and see what `headwater verify --cut` would leave out"
+    )
 
 
 def _print_result(found: Verified, *, checked: int) -> None:

@@ -6,10 +6,11 @@ with what its batches are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-from objectstore.errors import Corrupt
+from objectstore.errors import Corrupt, NotFound
 from objectstore.store import ObjectStore
 from protocol.record_batch import assign, crc_ok, iter_headers
 from s3stream.refs import ObjectRange, ObjectRef
@@ -31,6 +32,9 @@ OBJECTS_AT_ONCE = 4
 READ_BYTES = 8 << 20
 
 OnProgress = Callable[[int], None]
+CheckContents: TypeAlias = (
+    "Callable[[ObjectStore, dict[ObjectRef, list[Wanted]], OnProgress], Awaitable[Contents]]"
+)
 
 
 @dataclass(slots=True)
@@ -83,6 +87,26 @@ async def check_contents(
         on_progress(ref.size_bytes)
 
     await each_of(one, sorted(wanted, key=lambda ref: ref.key), OBJECTS_AT_ONCE)
+    return contents
+
+
+async def check_presence(
+    store: ObjectStore, wanted: dict[ObjectRef, list[Wanted]], on_progress: OnProgress
+) -> Contents:
+    """Whether the objects are listed, as large as they should be. Raises NotFound."""
+    sizes: dict[str, int] = {}
+    for prefix in sorted({ref.key.split("/")[0] + "/" for ref in wanted}):
+        async for info in store.list(prefix):
+            sizes[info.key] = info.size_bytes
+    contents = Contents()
+    for ref in sorted(wanted, key=lambda ref: ref.key):
+        found = sizes.get(ref.key)
+        if found != ref.size_bytes:
+            what = "missing" if found is None else f"{found} bytes instead of {ref.size_bytes}"
+            named = ", ".join(sorted({one.partition for one in wanted[ref]})[:5])
+            raise NotFound(f"{ref.key}: {what}; records of {named} are in it")
+        contents.objects += 1
+        on_progress(ref.size_bytes)
     return contents
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from objectstore.errors import Corrupt, NotFound
 from s3stream.entries import Tally
 from s3stream.refs import ObjectRange
 from wal.format import StreamRange
@@ -13,7 +14,22 @@ _MODULUS = 1 << 128
 
 
 class Fault(Exception):
-    """The first thing that does not fit; the message names the object or the partition."""
+    """The first thing that does not fit; the message names the object or the partition.
+
+    is_bookkeeping: an index object of a long history, which only says where records are.
+    """
+
+    def __init__(self, message: str, *, is_bookkeeping: bool = False) -> None:
+        super().__init__(message)
+        self.is_bookkeeping = is_bookkeeping
+
+
+class IndexDamaged(Corrupt):
+    """An index object of a long history."""
+
+
+class IndexMissing(NotFound):
+    """An index object of a long history; or it was replaced while this read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from objectstore.errors import Corrupt, NotFound
 from objectstore.store import ObjectStore
 from s3stream.control import (
     Adopted,
@@ -40,7 +41,7 @@ from s3stream.metadata.records import BlobRef
 from s3stream.refs import ObjectRange, ObjectRef
 from wal.format import Kind, read_blob, read_index
 
-from .fault import Amount, Fault, total
+from .fault import Amount, Fault, IndexDamaged, IndexMissing, total
 from .log_walk import Log, LogRecord
 
 _Recovery = tuple[int, int, int, list[PageRef], list[PageRef], bytes, list[int]]
@@ -152,7 +153,16 @@ class StreamView:
         """Read the history's index objects; each must hold what its summary says."""
         older = []
         for index in self.history:
-            older += await read_history(store, index, self.stream_id)
+            what = (
+                f"tells where offsets {index.base_offset} to {index.end_offset - 1} of stream "
+                f"{self.stream_id} are"
+            )
+            try:
+                older += await read_history(store, index, self.stream_id)
+            except NotFound as error:
+                raise IndexMissing(f"{error}: {what}") from error
+            except Corrupt as error:
+                raise IndexDamaged(f"{error}: {what}") from error
         self.ranges[:0] = older
         self.history = []
 

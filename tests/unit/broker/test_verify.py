@@ -10,9 +10,20 @@ from uuid import UUID
 
 import pytest
 
+from broker.cli.chain_check import chain_finding
 from broker.inspect import lines_of
 from broker.inspect import main as inspect_main
-from broker.verify import Acknowledged, Fault, Verified, main, read_acknowledged, verify
+from broker.partition.partition import Partition
+from broker.verify import (
+    Acknowledged,
+    Fault,
+    Verified,
+    main,
+    read_acknowledged,
+    verify,
+    what_to_do,
+)
+from objectstore.doctor import Severity
 from objectstore.errors import Corrupt, StoreError
 from s3stream.compaction import CompactionConfig
 from s3stream.compaction.compactor import Compactor
@@ -22,6 +33,8 @@ from s3stream.metadata import records as r
 from s3stream.metadata.records import BlobRef, Record, encode_record
 from s3stream.node_log import StreamStorage
 from s3stream.takeover import SourceRef, recover, write_recovery_object
+from tests.unit.broker.node_rig import Rig
+from tests.unit.broker.test_long_history import with_history
 from tests.unit.s3stream.counting_store import CountingStore
 from tests.unit.s3stream.log_rig import make_entry, until_recorded
 from tests.unit.s3stream.stored_objects import batch, entry
@@ -172,6 +185,33 @@ def test_every_object_that_the_chain_reaches_is_missed_when_it_is_gone() -> None
     in_bucket(scenario)
 
 
+def test_doctor_names_an_object_that_is_missing_without_reading_records() -> None:
+    async def scenario(bucket: Bucket) -> None:
+        node = await worked_on(bucket)
+        found = await chain_finding(bucket.store)
+        assert (found.severity, found.remedy) == (Severity.OK, "")
+        victim = node.registry.entry(2).ranges[0].object.key
+        await bucket.store.delete([victim])
+        found = await chain_finding(bucket.store)
+        assert found.severity is Severity.ERROR
+        assert victim in found.what and "t-1" in found.what
+        assert "put back what is missing" in found.remedy
+
+    in_bucket(scenario)
+
+
+def test_who_misses_an_index_object_is_told_what_that_holds_up() -> None:
+    async def body(rig: Rig, partition: Partition) -> None:
+        key = partition.stream.entry.history[0].object.key
+        await rig.store.delete([key])
+        with pytest.raises(Fault, match=key) as caught:
+            await verify(rig.store)
+        assert "nothing is deleted anywhere" in what_to_do(caught.value)
+        assert "nothing is deleted anywhere" in (await chain_finding(rig.store)).remedy
+
+    with_history(body)
+
+
 def test_last_object_of_an_open_log_is_missed_only_with_acknowledged_offsets() -> None:
     async def scenario(bucket: Bucket) -> None:
         node = await bucket.node(0)
@@ -320,6 +360,13 @@ def test_command_exits_with_1_and_names_the_fault(
     acks.write_text("t 2 999\n")
     assert main(["--store", uri, "--against", str(acks)]) == 1
     assert "t-2: offset 999" in capsys.readouterr().out
+    assert main(["--store", uri, "--cut"]) == 0
+    out = capsys.readouterr().out
+    assert "nothing that was found is lost" in out and "nothing was written" in out
+    assert main(["--store", uri, "--cut", "--yes"]) == 0
+    assert "every log has ended" in capsys.readouterr().out
+    assert main(["--store", uri]) == 0
+    assert "not seen" not in capsys.readouterr().out
     acks.write_text("nonsense\n")
     assert main(["--store", uri, "--against", str(acks)]) == 2
     capsys.readouterr()
