@@ -22,7 +22,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="the faults, and end")
     parser.add_argument("--times", type=int, default=1, help="do each so often")
     parser.add_argument("--clients", default=",".join(KINDS), help=f"of {','.join(KINDS)}")
-    parser.add_argument("--keep", type=Path, help="keep logs and histories of what fails here")
+    parser.add_argument("--keep", type=Path, help="keep logs and histories here")
     parser.add_argument(
         "--write", action="store_true", help="put it into docs/chaos.md and its chart"
     )
@@ -57,7 +57,7 @@ def one_run(name: str, number: int, minio: Minio, kinds: list[str], keep: Path |
         outcome = run_fault(name, case.act, minio, directory, kinds, case.brokers, case.proxied)
         for line in outcome.complaints():
             print(f"    {line}", file=sys.stderr, flush=True)
-        if keep is not None and outcome.complaints():
+        if keep is not None:
             shutil.copytree(directory, keep / f"{name}-{number}", dirs_exist_ok=True)
         return outcome
     finally:
