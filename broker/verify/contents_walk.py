@@ -104,7 +104,7 @@ async def check_presence(
         if found != ref.size_bytes:
             what = "missing" if found is None else f"{found} bytes instead of {ref.size_bytes}"
             named = ", ".join(sorted({one.partition for one in wanted[ref]})[:5])
-            raise NotFound(f"{ref.key}: {what}; records of {named} are in it")
+            raise NotFound(f"{ref.key}: {what} (records of {named})")
         contents.objects += 1
         on_progress(ref.size_bytes)
     return contents
