@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import builtins
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from random import Random
+from unittest.mock import patch
 
 import pytest
 
+import broker.clone.copying
+from broker.cli.clone import main
 from broker.clone import clone
+from broker.verify import main as verify_main
 from broker.verify import verify
 from broker.verify.fault import Fault
 from objectstore.drivers.memory import MemoryStore
@@ -200,3 +205,44 @@ def test_trouble_of_the_target_is_waited_out() -> None:
         assert await contents_of(brokers, target) == brokers.acknowledged
 
     run(body)
+
+
+def test_large_objects_go_in_parts() -> None:
+    async def body(brokers: Brokers) -> None:
+        await busy_cluster(brokers)
+        await brokers.kill_all()
+        target = MemoryStore(brokers.loop.now_ms)
+        with patch.object(broker.clone.copying, "PART_BYTES", 300):
+            cloned = await clone(brokers.store, target, Random(1), brokers.loop.now_ms)
+        assert target._uploads_begun > 30
+        assert not cloned.kept.is_lossy
+        assert await contents_of(brokers, target) == brokers.acknowledged
+
+    run(body)
+
+
+def test_the_command_says_how_far_the_copy_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def body(brokers: Brokers) -> None:
+        await busy_cluster(brokers, count=3)
+        await brokers.kill_all()
+        for key, (data, _) in brokers.store._objects.items():
+            path = tmp_path / "a" / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+    run(body)
+    source, target = f"file://{tmp_path}/a", f"file://{tmp_path}/b"
+    assert main(["--from", source, "--to", target]) == 0
+    out = capsys.readouterr().out
+    assert "all that was acknowledged before" in out
+    assert "  t-2: offsets 0 to 6\n" in out
+    assert f"headwater verify --store {target}" in out
+    assert verify_main(["--store", target]) == 0
+    assert main(["--from", source, "--to", target]) == 1
+    assert "holds a cluster already" in capsys.readouterr().err
+    assert main(["--from", f"file://{tmp_path}/none", "--to", f"{target}-2"]) == 1
+    assert "there is no such directory" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--from", source, "--to", source])

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
+from random import Random
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from broker.cut import Plan, cut, plan
 from broker.verify import verify
 from objectstore.drivers.memory import MemoryStore
+from objectstore.errors import StoreUnavailable
+from objectstore.store import Chunks
+from objectstore.wrappers.passing import PassingStore
+from wal.keys import meta_log, wal_log
 
 from .brokers import Brokers, busy_cluster, deaths, run
 
@@ -123,3 +129,118 @@ def test_whatever_is_missing_but_the_beginning_a_broker_starts_on_the_rest(
 ) -> None:
     keys = [key for key, _ in written().objects][1:]
     starts_after_a_cut(data.draw(st.sets(st.sampled_from(keys), max_size=40)))
+
+
+class Interrupted(Exception):
+    """Not an error of a store: those are waited out."""
+
+
+class StopsAfter(PassingStore):
+    """So many creates happen; then the process dies."""
+
+    def __init__(self, inner: MemoryStore, creates: int) -> None:
+        super().__init__(inner)
+        self.left = creates
+
+    async def create(self, key: str, chunks: Chunks) -> None:
+        if self.left == 0:
+            raise Interrupted
+        self.left -= 1
+        await self.inner.create(key, chunks)
+
+
+HOLES = (
+    set[str](),
+    {meta_log(0).key(12), wal_log(0).key(24), wal_log(1).key(22), wal_log(2).key(12)},
+    {meta_log(1).key(1), wal_log(2).key(22)},
+)
+
+
+@pytest.mark.parametrize("missing", HOLES, ids=["whole", "with holes", "in what nobody ended"])
+def test_a_cut_that_dies_after_any_write_is_made_again_with_the_same_result(
+    missing: set[str],
+) -> None:
+    before = written()
+
+    async def body(brokers: Brokers) -> None:
+        def bucket() -> MemoryStore:
+            store = MemoryStore(brokers.loop.now_ms)
+            for key, value in before.objects:
+                if key not in missing:
+                    store.put_now(key, [value])
+            return store
+
+        whole = await cut(bucket(), brokers.rng, brokers.loop.now_ms)
+        for creates in range(1000):
+            store = bucket()
+            try:
+                await cut(StopsAfter(store, creates), brokers.rng, brokers.loop.now_ms)
+            except Interrupted:
+                kept = await cut(store, brokers.rng, brokers.loop.now_ms)
+                assert (await verify(store)).unsealed == ()
+                ends = {i: entry.next_offset for i, entry in kept.entries.items()}
+                assert ends == {i: entry.next_offset for i, entry in whole.entries.items()}
+            else:
+                break
+        assert creates > 12
+
+    run(body)
+
+
+def test_a_cluster_that_began_with_a_cut_is_cut_again() -> None:
+    async def body(brokers: Brokers) -> None:
+        await busy_cluster(brokers, count=3)
+        for generation in range(3):
+            await brokers.kill_all()
+            await cut(brokers.store, brokers.rng, brokers.loop.now_ms)
+            for node_id in (1, 2):
+                await brokers.start(node_id)
+            for place, values in list(brokers.acknowledged.items()):
+                await brokers.produce(*place, 2)
+                assert await brokers.contents(*place) == values
+            await brokers.topic(f"made-{generation}", 2)
+            await brokers.produce(f"made-{generation}", 1, 2)
+        await brokers.kill_all()
+        # The newest object of each log of the two is not there.
+        image = (await plan(brokers.store)).image
+        for broker in image.live_brokers():
+            log = wal_log(broker.incarnation)
+            keys = sorted(key for key in brokers.store._objects if log.seq_of(key) is not None)
+            await brokers.store.delete(keys[-1:])
+        await cut(brokers.store, brokers.rng, brokers.loop.now_ms)
+        await verify(brokers.store)
+        await brokers.start(3)
+        for place, values in brokers.acknowledged.items():
+            served = await brokers.contents(*place)
+            assert served == values[: len(served)] and len(served) >= len(values) - 2
+
+    run(body)
+
+
+class Rough(PassingStore):
+    """Every few requests fail, before or after they happened."""
+
+    def __init__(self, inner: MemoryStore, rng: Random) -> None:
+        super().__init__(inner)
+        self._rng = rng
+
+    async def create(self, key: str, chunks: Chunks) -> None:
+        luck = self._rng.random()
+        if luck < 0.1:
+            raise StoreUnavailable(f"{key}: before")
+        await self.inner.create(key, chunks)
+        if luck < 0.2:
+            raise StoreUnavailable(f"{key}: after")
+
+
+def test_lost_replies_do_not_disturb_a_cut() -> None:
+    async def body(brokers: Brokers) -> None:
+        await busy_cluster(brokers)
+        await brokers.kill_all()
+        await cut(Rough(brokers.store, Random(3)), brokers.rng, brokers.loop.now_ms)
+        assert (await verify(brokers.store)).unsealed == ()
+        await brokers.start(4)
+        for place, values in brokers.acknowledged.items():
+            assert await brokers.contents(*place) == values
+
+    run(body)

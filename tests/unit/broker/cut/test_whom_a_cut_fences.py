@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import builtins
+from collections.abc import Sequence
+
 import pytest
 
 from broker.coordinator.java_hash import partition_for
@@ -9,6 +13,7 @@ from broker.cut import cut, plan
 from broker.cut.command import tell
 from broker.verify import verify
 from objectstore.drivers.memory import MemoryStore
+from objectstore.wrappers.passing import PassingStore
 from wal.errors import Fenced
 from wal.keys import wal_log
 from wal.seal import read_end
@@ -31,6 +36,32 @@ def test_a_cut_ends_the_logs_of_brokers_that_are_alive_on_the_bucket() -> None:
         await brokers.start(4)
         assert await brokers.contents("t", 0) == brokers.acknowledged["t", 0]
         await verify(brokers.store)
+
+    run(body)
+
+
+class Slow(PassingStore):
+    """So slow that other brokers miss the controller, and succeed it, during a cut."""
+
+    async def get_ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> builtins.list[bytes]:
+        await asyncio.sleep(0.2)
+        return await self.inner.get_ranges(key, ranges)
+
+
+def test_whoever_succeeds_the_controller_during_a_cut_is_fenced_too() -> None:
+    async def body(brokers: Brokers) -> None:
+        await busy_cluster(brokers)
+        cutting = asyncio.create_task(cut(Slow(brokers.store), brokers.rng, brokers.loop.now_ms))
+        await asyncio.sleep(0.2)
+        await brokers.kill(1)
+        kept = await cutting
+        assert kept.image.holder is not None
+        assert kept.image.holder.node_id != 1, "another one decided after it, in vain"
+        await brokers.kill_all()
+        assert (await verify(brokers.store)).unsealed == ()
+        await brokers.start(4)
+        for place, values in brokers.acknowledged.items():
+            assert await brokers.contents(*place) == values
 
     run(body)
 
