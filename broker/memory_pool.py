@@ -80,6 +80,14 @@ class MemoryPool:
         self._admitting = False
         self._closed = False
 
+    @property
+    def next_waiting(self) -> object | None:
+        """Who waits for room in the whole, and is next; None: nobody does."""
+        for queue in (self._small, self._middling, self._large):
+            if queue:
+                return next(iter(queue))
+        return None
+
     def try_reserve(self, owner: str, size_bytes: int) -> bool:
         """Take `size_bytes` for `owner` (a client's address); False when it has to wait."""
         if not self.waiting:

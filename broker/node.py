@@ -61,6 +61,7 @@ from .node_member import new_member
 from .node_metrics import register_metrics
 from .node_racks import new_rack_reads, register_rack_metrics
 from .node_settings import by_priority, group_config
+from .node_symptoms import NodeSymptoms
 from .outcome import CloseConnection, Outcome
 from .partition.fetch_session import FetchSessions
 from .partition.partitions import Partitions
@@ -78,6 +79,7 @@ log = logging.getLogger(__name__)
 MOVE_AWAY_S = 10.0
 DRAIN_S = 3.0
 LEAVE_S = 1.0
+SERVES_S = 1.0
 CONFIRM_S = 30.0
 
 
@@ -242,6 +244,9 @@ class Node:
             rules=BrokerConfigRules(lambda: self.config),
             defaults=self._topic_defaults,
             upkeep=lambda: self._upkeep,
+            symptoms=NodeSymptoms(
+                self._serving.is_set, lambda: self._storage, lambda: self._block_cache, self.pool
+            ),
             meter=load_meter(self.metrics, self.partitions, env.process_use),
             term_won=self._term_won,
             on_trouble=lambda error: self.trouble.tell("the metadata log", error),
@@ -320,6 +325,7 @@ class Node:
         register_rack_metrics(self)
         raise_first(self._tasks)
         self._serving.set()
+        await controller.serves(SERVES_S)
 
     async def _open_disk_cache(self, controller: Member) -> DiskCache | None:
         env, size_bytes = self.environment, self.config.int("cache.disk.bytes")

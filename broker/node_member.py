@@ -14,6 +14,7 @@ from broker.cluster.own_load import OwnLoad
 from broker.cluster.reach import Reach
 from broker.cluster.secret import Secret
 from broker.cluster.serving import PeerServer
+from broker.cluster.wellness import Symptoms, Wellness
 from broker.config import BrokerConfig
 from broker.controller import ConfigRules, Identity, StartRefused, TopicDefaults
 from objectstore.errors import StoreError
@@ -38,11 +39,13 @@ def new_member(
     defaults: Callable[[], TopicDefaults],
     upkeep: Callable[[], Upkeep | None],
     meter: LoadMeter,
+    symptoms: Symptoms,
     term_won: Callable[[], None],
     on_trouble: Callable[[StoreError | None], None],
 ) -> Member:
     """ports: really bound, by listener. store: for the metadata log; probed: for the test of a new
-    store. upkeep: None until it is there. meter: of this broker's load. Raises StartRefused.
+    store. upkeep: None until it is there. meter, symptoms: of this broker's
+    load and health. Raises StartRefused.
     """
     name = config.optional_text("inter.broker.listener.name")
     if name is not None and name not in [one.name for one in config.listeners]:
@@ -88,6 +91,7 @@ def new_member(
             garbage=garbage,
             more_garbage=more_garbage,
             own_load=OwnLoad(meter, Reach(peers, addresses.of)),
+            wellness=Wellness(symptoms),
             term_won=term_won,
             now_ms=env.now_ms,
             rng=env.rng,

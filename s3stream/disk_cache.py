@@ -201,6 +201,11 @@ class DiskCache:
                 self._queue_bytes = 0
                 self._forget.clear()
 
+    @property
+    def oldest_call(self) -> object | None:
+        """That is not done yet; None: all are."""
+        return next(iter(self._calls), None)
+
     async def _run(self, work: Callable[[], T]) -> T | None:
         call = asyncio.get_running_loop().run_in_executor(self._executor, work)
         self._calls[call] = None

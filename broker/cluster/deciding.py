@@ -22,6 +22,7 @@ from . import messages as m
 from .channel import refusal_of
 from .followers import Followers
 from .serving import PeerServer
+from .wellness import Wellness
 
 if TYPE_CHECKING:
     from .detector import Detector
@@ -34,7 +35,7 @@ LONGEST_WAIT_S = 60.0
 class Deciding:
     """What belongs to one term of this process.
 
-    garbage: another broker has more of it. loads: that they told.
+    garbage: another broker has more of it. loads: that they told. wellness: of this one.
     """
 
     def __init__(
@@ -44,12 +45,14 @@ class Deciding:
         detector: Detector,
         garbage: Callable[[], None],
         loads: Loads,
+        wellness: Wellness,
     ) -> None:
         self.controller = controller
         self.feed = feed
         self.detector = detector
         self._garbage = garbage
         self.loads = loads
+        self._wellness = wellness
         self._garbage_of: dict[int, int] = {}
         self._followers = Followers()
 
@@ -76,12 +79,29 @@ class Deciding:
             if heartbeat.garbage != before:
                 self._garbage_of[heartbeat.incarnation] = heartbeat.garbage
                 self._garbage()
+            self._note_health(heartbeat)
             if heartbeat.load is not None:
                 self.loads.told(heartbeat.incarnation, heartbeat.load)
         age_s = asyncio.get_running_loop().time() - controller.last_confirmed_at
         confirmed_ms = math.ceil(age_s * 1000) if age_s < 3600 else -1
         waiting_ms = round(controller.waiting_s * 1000)
-        return m.HeartbeatBack(controller.term, confirmed_ms, known, waiting_ms)
+        unfit = controller.fitness.unfit.get(heartbeat.incarnation, "")
+        return m.HeartbeatBack(controller.term, confirmed_ms, known, waiting_ms, unfit)
+
+    def _note_health(self, heartbeat: m.Heartbeat) -> None:
+        controller = self.controller
+        broker = controller.image.broker_of(heartbeat.incarnation)
+        if heartbeat.health is None or broker is None:
+            return
+        fitness = controller.fitness
+        lag_s = heartbeat.lag_ms / 1000
+        fitness.told(broker.node_id, broker.incarnation, heartbeat.health, lag_s)
+        # Its own, in step with the others', and without a timer.
+        fitness.told(controller.node_id, controller.incarnation, self._wellness())
+        if fitness.is_sick(controller.incarnation):
+            self._wellness.called_sick()
+        else:
+            self._wellness.called_fit()
 
 
 class DecidingServer:
@@ -136,6 +156,7 @@ class DecidingServer:
             broker = await register(controller, identity, request.token, self._answers)
         except StartRefused as error:
             return m.RegisterRefused(str(error))
+        controller.fitness.registered(broker.incarnation)
         position = controller.image.position
         return m.Registered(broker.node_id, broker.incarnation, broker.process, position)
 

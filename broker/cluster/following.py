@@ -22,6 +22,7 @@ from collections.abc import Callable
 from random import Random
 
 from broker.controller.election import read_on_or_again
+from broker.controller.fitness import STARTING
 from broker.controller.membership import host_port
 from objectstore.create import Backoff
 from objectstore.errors import AccessDenied, NotFound, StoreUnavailable, Throttled
@@ -38,6 +39,7 @@ from .heartbeats import NewSender
 from .joining import holder_of
 from .load import Load
 from .messages import Heartbeat, HeartbeatBack, LogAfter, LogObjects, ReadTheBucket
+from .wellness import Wellness
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +70,8 @@ class Following:
     """From `loaded` on, as `incarnation`.
 
     address: of a registered broker, for brokers. on_image: called with each image that follows.
-    new_sender: of heartbeats. garbage: how often something became needless here. load: of this
-    broker.
+    new_sender: of heartbeats. garbage: how often something became needless here. load,
+    wellness: of this broker.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Following:
         on_image: Callable[[MetadataImage], None],
         garbage: Callable[[], int],
         load: Callable[[], Load],
+        wellness: Wellness,
         rng: Random,
     ) -> None:
         self.loaded = loaded
@@ -99,6 +102,7 @@ class Following:
         self._on_image = on_image
         self._garbage = garbage
         self._load = load
+        self._wellness = wellness
         self._rng = rng
         now = asyncio.get_running_loop().time()
         self._heard_at = now
@@ -248,8 +252,13 @@ class Following:
             self._garbage(),
             self._load(),
             deaf_ms,
+            self._wellness(),
         )
         return self.controller(), said
+
+    def beat(self) -> Heartbeat:
+        """What a heartbeat would say now."""
+        return self._beat(0.0)[1]
 
     def _heard(self, sent_at: float, back: HeartbeatBack) -> None:
         if back.term < self.image.term:
@@ -257,6 +266,10 @@ class Following:
         now = asyncio.get_running_loop().time()
         self._answered_at = now
         self._heard_at = max(self._heard_at, now - back.waiting_ms / 1000)
+        if back.unfit and back.unfit != STARTING:
+            self._wellness.called_sick()
+        else:
+            self._wellness.called_fit()
         if back.known and back.confirmed_ms >= 0:
             self.confirmed_at = max(self.confirmed_at, sent_at - back.confirmed_ms / 1000)
 

@@ -45,6 +45,7 @@ from .place import Place
 from .positions import Positions
 from .remote import RemoteDecisions
 from .serving import PeerServer
+from .wellness import Wellness
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Surroundings:
     a broker is for brokers.
     answers: whether a registered broker is there, asked as a client. is_gone: whether its address
     refuses. garbage: how often something became needless here; more_garbage: so it is elsewhere.
-    own_load: what this broker tells of its load.
+    own_load, wellness: what this broker tells of its load, and how well it is.
     term_won: this process decides now, and does what deciding brings with it.
     """
 
@@ -83,6 +84,7 @@ class Surroundings:
     garbage: Callable[[], int]
     more_garbage: Callable[[], None]
     own_load: OwnLoad
+    wellness: Wellness
     term_won: Callable[[], None]
     now_ms: Callable[[], int]
     rng: Random
@@ -246,6 +248,7 @@ class Member(Place):
             self._new_detector(controller),
             self._around.more_garbage,
             Loads(controller.incarnation, self._around.own_load),
+            self._around.wellness,
         )
         self._around.term_won()
         return True
@@ -275,6 +278,7 @@ class Member(Place):
             on_image=self._advance,
             garbage=self._around.garbage,
             load=self._around.own_load,
+            wellness=self._around.wellness,
             rng=self._around.rng,
         )
         self._advance(loaded.image)
@@ -402,6 +406,7 @@ class Member(Place):
 
     async def abort(self) -> None:
         """Stop at once."""
+        await self._around.wellness.close()
         if self._deciding is not None:
             self._deciding.feed.close()
             await self._deciding.controller.abort()

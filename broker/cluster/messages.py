@@ -18,6 +18,7 @@ from .followers import Follower
 from .load import Load
 from .picture import View
 from .reads_messages import FollowReads, InviteReads, ReadsInvited, ReadsTold
+from .wellness import Health
 
 
 class _Message(msgspec.Struct, frozen=True, tag_field="t", omit_defaults=True):
@@ -87,6 +88,7 @@ class Heartbeat(_Message, frozen=True, tag="heartbeat"):
     """position: of the sender's image. lag_ms: how late its loop is. garbage: how often something
     of its became needless; a number that grew is an occasion for a round of deletion. load: None
     from an older version. deaf_ms: for how long it has had no answer, where it misses one.
+    health: None from an older version.
     """
 
     incarnation: int
@@ -95,19 +97,21 @@ class Heartbeat(_Message, frozen=True, tag="heartbeat"):
     garbage: int = 0
     load: Load | None = None
     deaf_ms: int = 0
+    health: Health | None = None
 
 
 class HeartbeatBack(_Message, frozen=True, tag="heartbeat-back"):
     """confirmed_ms: so long ago the controller's own term was confirmed; -1: not at all.
 
     known: the incarnation is registered and not fenced. waiting_ms: so long the oldest decision has
-    waited for the store.
+    waited for the store. unfit: why the asking broker is given nothing to lead; "": it is.
     """
 
     term: int
     confirmed_ms: int
     known: bool
     waiting_ms: int = 0
+    unfit: str = ""
 
 
 class WhoDecides(_Message, frozen=True, tag="who-decides"):

@@ -17,6 +17,7 @@ from wal.errors import Fenced, LogError
 
 from .delegation import Delegation
 from .following import Following
+from .messages import HeartbeatBack
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,18 @@ class Place(Delegation):
         except (StoreError, LogError, TimeoutError):
             pass
         return None
+
+    async def serves(self, timeout_s: float) -> None:
+        """The start is finished: what is placed from now on may come here. Where it cannot be told
+        now the next heartbeat does.
+        """
+        if self._remote is None or self._following is None:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._remote.call(self._following.beat(), HeartbeatBack, repeatable=True)
+        except (KafkaError, TimeoutError) as error:
+            log.info("that this broker serves is told later: %s", error or "nobody answers")
 
     async def leave(self, timeout_s: float) -> None:
         """What was led here may go to others at once: nothing is served under this incarnation any

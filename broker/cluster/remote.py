@@ -212,6 +212,7 @@ class RemoteDecisions:
         """The log of the term, as its controller sees it. Raises KafkaError."""
         return await self.call(m.ShowQuorum(), m.QuorumShown, repeatable=True)
 
+
 def _plain(topic: NewTopic) -> NewTopic:
     """With containers that can be sent."""
     return NewTopic(

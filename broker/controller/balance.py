@@ -46,6 +46,11 @@ class Balance:
             self._looks_left = LOOKS
             self._wanted.set()
 
+    def wanted(self) -> None:
+        """One is fit again, or unfit."""
+        self._looks_left = LOOKS
+        self._wanted.set()
+
     async def run(self) -> None:
         """Owner's task: until the term is over."""
         while True:

@@ -30,6 +30,7 @@ from .denial import is_definite, stop_when_denied
 from .election import Answers, CheckStore, Election, Elsewhere, IsGone, Standing
 from .emptying import Emptying
 from .failover import Recover, Recovered, plan_end
+from .fitness import Fitness
 from .membership import Identity
 from .moves import MoveWatch, plan_cancel, plan_handed_over, plan_moves
 from .placement import Placement
@@ -99,9 +100,12 @@ class Controller(Term):
         self._rules = rules
         self._defaults = defaults
         self._now_ms = now_ms
-        self._moves = MoveWatch(self.planned, self.decide)
-        self._balance = Balance(self.planned, self.decide)
-        self._emptying = Emptying(self.planned, self.decide)
+        self.fitness = Fitness(lambda: self.image, self._fitness_changed)
+        self._moves = MoveWatch(self.planned, self.decide, is_sick=self._is_sick)
+        self._balance = Balance(self._placing, self.decide)
+        self._emptying = Emptying(
+            self._placing, self.decide, any_unfit=lambda: bool(self.fitness.unfit)
+        )
         self.subscribe(self._moves.image_changed)
         self.subscribe(self._balance.image_changed)
         self.subscribe(self._emptying.image_changed)
@@ -128,6 +132,18 @@ class Controller(Term):
                 task.cancel()
             await asyncio.gather(running, *beside, return_exceptions=True)
 
+    def _placing(self) -> MetadataImage:
+        """What is planned, for choosing leaders: as if those who are unfit were leaving."""
+        return self.fitness.placing(self.planned())
+
+    def _is_sick(self, incarnation: int) -> bool:
+        # This process, were it too slow to close, could not decide that it is.
+        return incarnation != self.incarnation and self.fitness.is_sick(incarnation)
+
+    def _fitness_changed(self) -> None:
+        self._balance.wanted()
+        self._emptying.wanted()
+
     async def create_topics(
         self, topics: Sequence[t.NewTopic], *, validate_only: bool = False
     ) -> list[TopicImage | KafkaError]:
@@ -140,7 +156,7 @@ class Controller(Term):
         t.check_request_size(topics, defaults)
         repeated = _repeated(topic.name for topic in topics)
         colliding = t.collisions(planned)
-        placement = Placement(planned)
+        placement = Placement(self._placing())
         made: list[r.Record] = []
         answers: list[r.TopicCreated | KafkaError] = []
         for topic in topics:
@@ -201,7 +217,7 @@ class Controller(Term):
     ) -> None:
         """Grow a topic to `total` partitions. Raises KafkaError."""
         planned = self.planned()
-        record = t.plan_partitions(planned, name, total, assignments, Placement(planned))
+        record = t.plan_partitions(planned, name, total, assignments, Placement(self._placing()))
         await self.decide(() if validate_only else (record,))
 
     async def alter_configs(
@@ -268,7 +284,8 @@ class Controller(Term):
         planned = self.planned()
         if planned.incarnations[state.incarnation].ended is not None:
             return
-        record = plan_end(planned, state.incarnation, ended, recovered, self.incarnation)
+        placing = self._placing()
+        record = plan_end(placing, state.incarnation, ended, recovered, self.incarnation)
         await self.decide((record,))
         log.info(
             "%d partitions of node %d (incarnation %d) have new leaders; its log ends at %d",

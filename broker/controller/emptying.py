@@ -24,16 +24,23 @@ AGAIN_S = 0.3
 
 
 class Emptying:
-    """For one term."""
+    """For one term. planned: with those who are unfit among the draining; any_unfit: there are."""
 
-    def __init__(self, planned: Callable[[], MetadataImage], decide: Decide) -> None:
+    def __init__(
+        self,
+        planned: Callable[[], MetadataImage],
+        decide: Decide,
+        *,
+        any_unfit: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._any_unfit = any_unfit
         self._planned = planned
         self._decide = decide
         self._wanted = asyncio.Event()
 
     def image_changed(self, old: MetadataImage, new: MetadataImage) -> None:
         """For `subscribe`; and once at the start of the term, with its image as both."""
-        if not new.draining:
+        if not new.draining and not self._any_unfit():
             return
         same = (
             old is not new
@@ -44,6 +51,10 @@ class Emptying:
         )
         if not same:
             self._wanted.set()
+
+    def wanted(self) -> None:
+        """Something may have to leave."""
+        self._wanted.set()
 
     async def run(self) -> None:
         """Owner's task: until the term is over."""

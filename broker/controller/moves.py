@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 STREAMS_PER_MOVE = 1000
 # A leader that cannot close in this time cannot acknowledge either; its partitions go on with it.
 MOVE_TIMEOUT_S = 10.0
+# One that is sick, while others are well, is given less.
+SICK_TIMEOUT_S = 3.0
 RETRY_S = 1.0
 
 Decide = Callable[[Sequence[r.Record]], Awaitable[None]]
@@ -174,8 +176,8 @@ def _is_live(image: MetadataImage, incarnation: int) -> bool:
 class MoveWatch:
     """Cancels what does not end; of the process that decides, for one term.
 
-    planned: the image with all that was decided so far. Idle, and without a timer, while no move
-    is pending.
+    planned: the image with all that was decided so far. is_sick: asked of the old leaders. Idle,
+    and without a timer, while no move is pending.
     """
 
     def __init__(
@@ -184,10 +186,12 @@ class MoveWatch:
         decide: Decide,
         *,
         timeout_s: float = MOVE_TIMEOUT_S,
+        is_sick: Callable[[int], bool] = lambda incarnation: False,
     ) -> None:
         self._planned = planned
         self._decide = decide
         self._timeout_s = timeout_s
+        self._is_sick = is_sick
         self._due_at: dict[int, float] = {}
         self._without_purpose: list[int] = []
         self._changed = asyncio.Event()
@@ -201,7 +205,8 @@ class MoveWatch:
             if number not in new.moves:
                 del self._due_at[number]
         for number in sorted(new.moves):
-            self._due_at.setdefault(number, now + self._timeout_s)
+            sick = self._is_sick(new.moves[number].source)
+            self._due_at.setdefault(number, now + (SICK_TIMEOUT_S if sick else self._timeout_s))
         self._without_purpose = without_purpose(new)
         self._changed.set()
 
@@ -229,7 +234,15 @@ class MoveWatch:
         for number in late:
             # Its end may be decided, and wait for the store: then there is nothing to cancel.
             self._due_at[number] = now + self._timeout_s
-        cancelled = plan_cancel(self._planned(), sorted({*late, *self._without_purpose}))
+        planned = self._planned()
+        sources = {planned.moves[number].source for number in late if number in planned.moves}
+        # Others are well, and it is too sick to let go: its failover gives away what it leads.
+        too_sick = sorted(one for one in sources if self._is_sick(one))
+        if too_sick:
+            log.warning("incarnations %s are too sick to hand over: fenced", too_sick)
+            await self._decide([r.IncarnationFenced(one) for one in too_sick])
+            return
+        cancelled = plan_cancel(planned, sorted({*late, *self._without_purpose}))
         if cancelled:
             for number in late:
                 log.warning("move %d of leaders was not answered in time: cancelled", number)
