@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from random import Random
 
+from broker.cli.progress import Bar
 from objectstore.store import ObjectStore
 
 from .cutting import cut
@@ -16,10 +16,19 @@ Print = Callable[[str], None]
 
 
 async def run_cut(
-    store: ObjectStore, rng: Random, now_ms: Callable[[], int], *, yes: bool, out: Print = print
+    store: ObjectStore,
+    rng: Random,
+    now_ms: Callable[[], int],
+    *,
+    yes: bool,
+    bar: Bar,
+    out: Print = print,
 ) -> Plan:
     """Raises Fault, StoreError."""
-    found = await (cut(store, rng, now_ms) if yes else plan(store))
+    try:
+        found = await (cut(store, rng, now_ms, bar.show) if yes else plan(store, bar.show))
+    finally:
+        bar.end()
     tell(found, out)
     if yes:
         out("cut: every log has ended here. Start a broker on this store")
@@ -54,4 +63,3 @@ def tell(found: Plan, out: Print) -> None:
         out(f"group  {behind}")
     if not found.is_lossy:
         out("nothing that was found is lost; what no object tells of cannot be seen")
-    sys.stdout.flush()

@@ -15,7 +15,7 @@ from .groups import OFFSETS_TOPIC, GroupBehind, groups_behind
 from .logs import LOG_FAULTS, LogReader, LogState
 from .losses import Loss
 from .metadata import ReadMetadata, read_metadata
-from .streams import cut_short, first_faults
+from .streams import OnProgress, cut_short, first_faults
 from .survey import Listed, list_bucket
 
 OLDER_STATES = 16
@@ -55,17 +55,21 @@ class Plan:
         return bool(self.metadata.fault or self.losses or self.log_faults or self.unknown_streams)
 
 
-async def plan(store: ObjectStore) -> Plan:
-    """Raises Fault where nothing can be kept, and the store's trouble."""
+async def plan(store: ObjectStore, on_progress: OnProgress = lambda done, of: None) -> Plan:
+    """on_progress: called with bytes read and bytes to read.
+
+    Raises Fault where nothing can be kept, and the store's trouble.
+    """
     listed = await list_bucket(store)
     found = Plan(listed, await read_metadata(store, listed))
-    await _Planning(store, found).run()
+    await _Planning(store, found, on_progress).run()
     return found
 
 
 class _Planning:
-    def __init__(self, store: ObjectStore, plan: Plan) -> None:
+    def __init__(self, store: ObjectStore, plan: Plan, on_progress: OnProgress) -> None:
         self._store = store
+        self._on_progress = on_progress
         self._plan = plan
         self._image = plan.image
         self._candidates: dict[int, list[StreamEntry]] = {}
@@ -143,7 +147,7 @@ class _Planning:
             best = self._best(stream_id)
             if best is not None:
                 chosen[f"{topic}-{place.index}"] = best
-        faults = await first_faults(self._store, chosen)
+        faults = await first_faults(self._store, chosen, self._on_progress)
         reached: dict[int, int] = {}
         for state in self._plan.states.values():
             for stream_id, end in state.reached.items():

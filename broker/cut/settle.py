@@ -45,6 +45,7 @@ from wal.seal import EndBody, SealBody, end_log
 
 from .metadata import read_metadata
 from .planning import Plan, newest_of, plan, unended
+from .streams import OnProgress
 from .survey import Listed, list_bucket
 
 # Given out by records that may be lost; 2^63 is far away.
@@ -61,8 +62,15 @@ ATTEMPTS = 8
 class Settling:
     """One cut, by one process. now_ms: wall clock."""
 
-    def __init__(self, store: ObjectStore, rng: Random, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        rng: Random,
+        now_ms: Callable[[], int],
+        on_progress: OnProgress = lambda done, of: None,
+    ) -> None:
         self._store = store
+        self._on_progress = on_progress
         self._rng = rng
         self._now_ms = now_ms
         self._process = MAKER + b" (" + rng.randbytes(16).hex().encode() + b")"
@@ -91,7 +99,7 @@ class Settling:
                 await self._stop_writer(
                     wal_log(incarnation), await self._window(image, listed, incarnation)
                 )
-        kept = await plan(self._store)
+        kept = await plan(self._store, self._on_progress)
         await self._end_logs(kept)
         return term, kept
 

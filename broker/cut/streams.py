@@ -9,7 +9,7 @@ one who sends a lost batch again would be told that it is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from msgspec.structs import replace
@@ -43,17 +43,31 @@ class _Expanded:
             yield from self.entry.ranges
 
 
+OnProgress = Callable[[int, int], None]
+
+
 async def first_faults(
-    store: ObjectStore, entries: dict[str, StreamEntry]
+    store: ObjectStore,
+    entries: dict[str, StreamEntry],
+    on_progress: OnProgress = lambda done, of: None,
 ) -> dict[str, tuple[int, str]]:
-    """entries: by the partition's name. Of those with a fault where it begins, and what it is."""
+    """entries: by the partition's name. Of those with a fault where it begins, and what it is.
+
+    on_progress: called with bytes of objects that were read, and of all.
+    """
     expanded = {name: await _expand(store, entry) for name, entry in sorted(entries.items())}
     wanted: dict[ObjectRef, list[Wanted]] = {}
     for name, one in expanded.items():
         for found in one.ranges:
             wanted.setdefault(found.object, []).append(Wanted(name, one.entry.stream_id, found))
 
+    whole = sum(ref.size_bytes for ref in wanted)
+    done = 0
+
     async def check(ref: ObjectRef) -> None:
+        nonlocal done
+        done += ref.size_bytes
+        on_progress(done, whole)
         try:
             await check_object(store, ref, wanted[ref])
         except FAULTS as error:

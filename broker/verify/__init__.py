@@ -243,12 +243,12 @@ def main(argv: Sequence[str]) -> int:
         rng = random.SystemRandom()
         store = await store_of(parsed, rng)
         try:
+            bar = Bar(quiet=parsed.quiet)
             if parsed.cut:
                 from broker.cut.command import run_cut
 
-                kept = await run_cut(store, rng, _now_ms, yes=parsed.yes)
+                kept = await run_cut(store, rng, _now_ms, yes=parsed.yes, bar=bar)
                 return exit_status.FAILED if kept.is_lossy and not parsed.yes else exit_status.OK
-            bar = Bar(quiet=parsed.quiet)
             try:
                 return await verify(store, against=against, on_progress=bar.show)
             finally:

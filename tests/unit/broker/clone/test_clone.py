@@ -81,7 +81,7 @@ async def load(brokers: Brokers, places: list[Key]) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3, 4])
 def test_a_clone_of_a_live_store_has_all_that_was_acknowledged_before(seed: int) -> None:
     async def body(brokers: Brokers) -> None:
-        await busy_cluster(brokers, collector_round_interval_ms="1000")
+        await busy_cluster(brokers, settings={"collector.round.interval.ms": "1000"})
         places = list(brokers.acknowledged)
         busy = asyncio.create_task(load(brokers, places))
         await asyncio.sleep(3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
 from broker.config.load import load
@@ -53,13 +53,17 @@ class Brokers:
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._started = 0
 
-    async def start(self, node_id: int, store: MemoryStore | None = None, **settings: str) -> Node:
+    async def start(
+        self,
+        node_id: int,
+        store: MemoryStore | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> Node:
         """On a host of its own, which nobody had before."""
         self._started += 1
         host = f"h{self._started}"
-        named = {key.replace("_", "."): value for key, value in settings.items()}
         rows = {"listeners": f"PLAINTEXT://{host}:9092", "node.id": str(node_id)}
-        sets = [f"{k}={v}" for k, v in {**SETTINGS, **rows, **named}.items()]
+        sets = [f"{k}={v}" for k, v in {**SETTINGS, **rows, **(settings or {})}.items()]
         environment = Environment(
             store=self.store if store is None else store,
             store_name="memory",
@@ -198,10 +202,12 @@ def run(body: Callable[[Brokers], Awaitable[None]], seed: int = 1) -> None:
     loop.run(main())
 
 
-async def busy_cluster(brokers: Brokers, count: int = 6, **settings: str) -> None:
+async def busy_cluster(
+    brokers: Brokers, count: int = 6, settings: Mapping[str, str] | None = None
+) -> None:
     """Three brokers with two topics and two groups; uploaded, in tails, and moved about."""
     for node_id in (1, 2, 3):
-        await brokers.start(node_id, **settings)
+        await brokers.start(node_id, settings=settings)
     await brokers.topic("t", 3)
     await brokers.topic("u", 2)
     places = [("t", 0), ("t", 1), ("t", 2), ("u", 0), ("u", 1)]
