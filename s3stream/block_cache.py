@@ -6,7 +6,8 @@ What is kept are *extents*: the buffer of one ranged GET with the adjacent block
 is evicted as a whole, since a view of one of its blocks keeps all of it alive.
 
 Eviction is segmented: a new extent is on probation, and is promoted when something in it is read
-a second time. A scan of history reads everything once and so only ever displaces other scans.
+a second time. A scan of history reads everything once and so only ever displaces other scans; what
+was read to its end, once, goes before what was fetched ahead and is still to be read.
 
 An evicted extent that a response still refers to counts against the bound until it is let go, so
 the bound is one on what is really held. (CPython's reference count tells; nobody waits for it.)
@@ -86,6 +87,7 @@ class BlockCache:
         self.counters = BlockCacheCounters()
         self._disk = disk
         self._where: dict[BlockKey, _Extent] = {}
+        self._served: OrderedDict[int, _Extent] = OrderedDict()
         self._probation: OrderedDict[int, _Extent] = OrderedDict()
         self._protected: OrderedDict[int, _Extent] = OrderedDict()
         self._protected_bytes = 0
@@ -158,6 +160,8 @@ class BlockCache:
         if base + start < extent.served_to:
             self._promote(extent)
         extent.served_to = max(extent.served_to, base + end)
+        if extent.served_to == len(extent.data) and self._probation.pop(extent.id, None):
+            self._served[extent.id] = extent
 
     def is_cached(self, ref: ObjectRef, block: int) -> bool:
         """In memory, or on its way there."""
@@ -177,6 +181,7 @@ class BlockCache:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._where.clear()
+        self._served.clear()
         self._probation.clear()
         self._protected.clear()
         self._cached_bytes = self._protected_bytes = 0
@@ -314,13 +319,17 @@ class BlockCache:
         return extent
 
     def _touch(self, extent: _Extent) -> None:
-        segment = self._protected if extent.protected else self._probation
-        segment.move_to_end(extent.id)
+        self._segment(extent).move_to_end(extent.id)
+
+    def _segment(self, extent: _Extent) -> OrderedDict[int, _Extent]:
+        if extent.protected:
+            return self._protected
+        return self._served if extent.id in self._served else self._probation
 
     def _promote(self, extent: _Extent) -> None:
         if extent.protected:
             return
-        del self._probation[extent.id]
+        del self._segment(extent)[extent.id]
         self._protected[extent.id] = extent
         extent.protected = True
         self._protected_bytes += len(extent.data)
@@ -335,19 +344,17 @@ class BlockCache:
         # The newest extent stays in any case: whoever fetched it is about to read it.
         while (
             self._cached_bytes + self._leaving_bytes > self.memory_bytes
-            and len(self._probation) + len(self._protected) > 1
+            and len(self._served) + len(self._probation) + len(self._protected) > 1
         ):
             on_probation = len(self._probation) > 1 or not self._protected
-            segment = self._probation if on_probation else self._protected
+            segment = self._served or (self._probation if on_probation else self._protected)
             self._evict(next(iter(segment.values())))
             self._sweep_leaving()
 
     def _evict(self, extent: _Extent) -> None:
+        del self._segment(extent)[extent.id]
         if extent.protected:
-            del self._protected[extent.id]
             self._protected_bytes -= len(extent.data)
-        else:
-            del self._probation[extent.id]
         for number in extent.blocks:
             block_key = BlockKey(extent.ref.key, extent.ref.write_id, number)
             if self._where.get(block_key) is extent:

@@ -95,14 +95,19 @@ class ObjectReader:
         offset: int,
         end_offset: int,
         max_bytes: int,
+        *,
+        first: bool = True,
     ) -> tuple[list[memoryview], int]:
-        """As `read_stream`; (batches, offset behind them: `offset` where there are none)."""
+        """As `read_stream`; (batches, offset behind them: `offset` where there are none).
+
+        first: the first batch is given out though it exceeds `max_bytes`.
+        """
         if offset >= end_offset:
             return [], offset
         chosen = _choose_ranges(stream_id, ranges, offset, end_offset, max_bytes)
         pieces = await self._pieces(stream_id, chosen, offset, end_offset, max_bytes)
         blocks = await self._read_blocks(pieces, self._store)
-        return self._slice(stream_id, pieces, blocks, offset, end_offset, max_bytes)
+        return self._slice(stream_id, pieces, blocks, offset, end_offset, max_bytes, first=first)
 
     async def prefetch(
         self,
@@ -250,6 +255,8 @@ class ObjectReader:
         offset: int,
         end_offset: int,
         max_bytes: int,
+        *,
+        first: bool,
     ) -> tuple[list[memoryview], int]:
         out: list[memoryview] = []
         budget = max_bytes
@@ -257,10 +264,10 @@ class ObjectReader:
         for piece, block in zip(pieces, blocks, strict=True):
             key = piece.ref.key
             batches = block[piece.position : piece.position + piece.range.size_bytes]
-            first = self._first_position(stream_id, offset, piece) if expected < 0 else 0
-            start = stop = first
+            begin = self._first_position(stream_id, offset, piece) if expected < 0 else 0
+            start = stop = begin
             full = False
-            for size_bytes, base, next_offset in _spans(key, batches[first:]):
+            for size_bytes, base, next_offset in _spans(key, batches[begin:]):
                 if piece.patched:
                     base, next_offset = piece.range.base_offset, piece.range.end_offset
                 wanted = offset if expected < 0 else expected
@@ -271,7 +278,8 @@ class ObjectReader:
                     break
                 if base > wanted or (expected >= 0 and base < wanted):
                     raise _hole(stream_id, key, wanted, base)
-                if next_offset > end_offset or (expected >= 0 and size_bytes > budget):
+                bounded = expected >= 0 or not first
+                if next_offset > end_offset or (bounded and size_bytes > budget):
                     full = True
                     break
                 stop += size_bytes

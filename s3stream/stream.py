@@ -146,7 +146,8 @@ class Stream:
         while position < (end := min(end_offset, self.entry.next_offset)):
             if found and (left <= 0 or position < self.entry.start_offset):
                 break
-            if found and loop.time() >= enough_at:
+            if found and (loop.time() >= enough_at or left < parse_header(found[-1]).size_bytes):
+                # (The next batch is most likely as large: not worth a wait for the store.)
                 break
             batches = self._cached.read(position, end, left)
             if batches is None:
@@ -181,7 +182,7 @@ class Stream:
                 ranges = ranges[:RANGES_AT_ONCE]
                 until = min(until, ranges[-1].end_offset)
                 batches, next_offset = await self._reader.read_run(
-                    self.stream_id, ranges, offset, until, max_bytes
+                    self.stream_id, ranges, offset, until, max_bytes, first=first
                 )
                 if not batches and first:
                     # The batch with `offset` goes on beyond the end that was asked for.
@@ -194,7 +195,7 @@ class Stream:
                 if attempt == 2 or (ranges and await self.ranges_at(offset, until) == ranges):
                     raise
                 continue
-            if not batches or (not first and len(batches[0]) > max_bytes):
+            if not batches:
                 return [], offset
             size_bytes = sum(map(len, batches))
             self._storage.read_from_store(size_bytes)

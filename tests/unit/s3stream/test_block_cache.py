@@ -253,6 +253,39 @@ def test_scan_of_history_does_not_evict_what_is_read_again_and_again() -> None:
     asyncio.run(run())
 
 
+def test_what_was_read_to_its_end_goes_before_what_is_still_to_be_read() -> None:
+    store = CountingStore()
+
+    async def run() -> None:
+        cache = BlockCache(5 * MIB)
+        ahead = [stored(store, n) for n in range(4)]
+        for ref, blocks in ahead:
+            await cache.read(store, ref, blocks, ahead=True)
+        for n in range(10, 30):
+            ref, blocks = stored(store, n)
+            await cache.read(store, ref, blocks)
+            cache.note_served(ref, 0, 0, 600_000)
+        assert all(cache.is_cached(ref, 0) for ref, _ in ahead)
+        assert cache.live_bytes <= 5 * MIB
+
+    asyncio.run(run())
+
+
+def test_what_nobody_comes_for_goes_in_the_end() -> None:
+    store = CountingStore()
+
+    async def run() -> None:
+        cache = BlockCache(5 * MIB)
+        for n in range(30):
+            ref, blocks = stored(store, n)
+            await cache.read(store, ref, blocks, ahead=True)
+            assert cache.is_cached(ref, 0)
+            assert cache.live_bytes <= 5 * MIB
+        assert not cache.is_cached(stored(CountingStore(), 0)[0], 0)
+
+    asyncio.run(run())
+
+
 def test_promoted_blocks_do_not_crowd_out_new_ones_for_ever() -> None:
     store = CountingStore()
 

@@ -12,7 +12,7 @@ from objectstore.errors import Corrupt, NotFound
 from protocol.record_batch import iter_headers, parse_header
 from s3stream.block_cache import BlockCache
 from s3stream.object_reader import ObjectReader
-from s3stream.refs import ObjectRange
+from s3stream.refs import ObjectRange, ObjectRef
 from wal.format import Kind, LargeBatchRef
 
 from .counting_store import CountingStore
@@ -47,6 +47,28 @@ def test_whole_stream_comes_back_byte_for_byte() -> None:
         return b"".join(await reader.read_stream(7, ranges, 0, 300, 100 * MIB))
 
     assert asyncio.run(run()) == b"".join(batches)
+
+
+def test_a_batch_that_does_not_fit_behind_others_is_not_taken_for_read() -> None:
+    store = CountingStore()
+    ranges = history(store, [batch(i, body_bytes=MIB - 100) for i in range(4)], per_object=4)
+
+    async def run() -> None:
+        reader = reader_of(store)
+        served: list[int] = []
+        note = reader.block_cache.note_served
+
+        def noted(ref: ObjectRef, block: int, start: int, end: int) -> None:
+            served.append(block)
+            note(ref, block, start, end)
+
+        reader.block_cache.note_served = noted  # type: ignore[method-assign]
+        assert await reader.read_run(7, ranges, 1, 4, 1000, first=False) == ([], 1)
+        assert served == []
+        views, behind = await reader.read_run(7, ranges, 1, 4, 1000)
+        assert (len(views), behind, len(served)) == (1, 2, 1)
+
+    asyncio.run(run())
 
 
 @given(data=st.data())

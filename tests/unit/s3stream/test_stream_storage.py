@@ -492,6 +492,21 @@ def test_a_consumer_that_catches_up_is_served_by_few_large_reads() -> None:
     run(body)
 
 
+def test_a_fetch_does_not_wait_for_a_batch_that_hardly_fits() -> None:
+    async def body(loop: SimulatedLoop) -> None:
+        async with living(loop) as (life, _):
+            stream = (await open_new(life, [1]))[1]
+            for _ in range(2):
+                await stream.append(make_entry(stream, value=bytes(1_000_000)))
+            await life.storage.uploader.upload()
+            life.storage.cache.shrink(0)
+            counters = life.storage.block_cache.counters
+            assert offsets(await stream.fetch(0, 2, 1 << 20)) == [(0, 0)]
+            assert counters.memory_hits == 0, "the second one was looked for, too"
+
+    run(body)
+
+
 def test_what_a_log_never_held_is_not_opened_from_it() -> None:
     async def body(loop: SimulatedLoop) -> None:
         async with living(loop) as (life, store):
