@@ -1,6 +1,6 @@
 """The wrappers in their order, once per request class.
 
-    caller -> retry -> hedge -> priority -> limit -> meter -> (prefix) -> driver
+    caller -> retry -> hedge (reads; the log's writes) -> priority -> limit -> meter -> (prefix) -> driver
 
 Retry is outermost, so that no slot is held during its pauses; the meter is innermost, so that it
 sees every request that leaves.
@@ -13,6 +13,7 @@ from random import Random
 
 from .store import ObjectStore
 from .wrappers.hedge import HedgeConfig, HedgeStore
+from .wrappers.hedge_create import HedgeCreateConfig, HedgeCreateStore
 from .wrappers.limit import LimitStore, RateLimit
 from .wrappers.meter import MeterStore, RequestMeter
 from .wrappers.passing import PassingStore
@@ -22,11 +23,14 @@ from .wrappers.retry import RetryConfig, RetryStore
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """slots: requests at once. hedge: None: never ask twice. requests_per_s: None: no limit."""
+    """slots: requests at once. hedge: of reads; hedge_create: of the log's writes; None: never ask
+    twice. requests_per_s: None: no limit.
+    """
 
     slots: int = 64
     retry: RetryConfig = field(default_factory=RetryConfig)
     hedge: HedgeConfig | None = None
+    hedge_create: HedgeCreateConfig | None = None
     requests_per_s: float | None = None
     burst: int = 50
 
@@ -50,6 +54,9 @@ class LayeredStore(PassingStore):
             # Only consumers wait for a read: the rest may take its time at the price of one GET.
             if config.hedge is not None and priority is Priority.READ:
                 store = HedgeStore(store, config.hedge)
+            # Everybody waits for the log, and nobody for an upload.
+            if config.hedge_create is not None and priority is Priority.WAL:
+                store = HedgeCreateStore(store, config.hedge_create)
             self._classes[priority] = RetryStore(store, rng, config.retry)
         super().__init__(self._classes[Priority.READ])
 

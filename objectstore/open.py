@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from .layers import LayerConfig, LayeredStore
 from .settings import S3Address, StoreSettings, resolve_s3
 from .store import ObjectStore
+from .wrappers.hedge_create import HedgeCreateConfig
 from .wrappers.prefix import PrefixStore
 
 __all__ = ["StoreSettings", "StoreUri", "create_bucket", "display_uri", "open_store", "parse_uri"]
@@ -83,7 +84,8 @@ async def open_store(
     make_directory: bool = True,
     layers: LayerConfig | None = None,
 ) -> LayeredStore:
-    """The store at `uri` with its wrappers: retries of what is no create, priorities, the meter.
+    """The store at `uri` with its wrappers: retries of what is no create, a second write of the log
+    when one is slow (of a remote store), priorities, the meter.
 
     Makes the directory of a file store where it is missing, but never a bucket.
     executor: for blocking calls; without one the driver has a few threads of its own.
@@ -93,6 +95,8 @@ async def open_store(
     driver = await open_driver(
         uri, settings=settings, now_ms=now_ms, executor=executor, make_directory=make_directory
     )
+    if layers is None and parse_uri(uri).scheme == "s3":
+        layers = LayerConfig(hedge_create=HedgeCreateConfig())
     return LayeredStore(driver, rng, layers)
 
 
