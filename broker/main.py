@@ -61,6 +61,10 @@ def _run(parsed: argparse.Namespace) -> int:
             from broker.cli.drain import run as drain
 
             return drain(parsed)
+        case "balance":
+            from broker.cli.balance import run as balance
+
+            return balance(parsed)
         case "topics":
             from broker.cli.topics import run as topics
 
@@ -92,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_doctor(commands)
     _add_cluster(commands)
     _add_drain(commands)
+    _add_balance(commands)
     _add_topics(commands)
     _add_produce(commands)
     _add_consume(commands)
@@ -178,6 +183,14 @@ def _add_drain(commands: Commands) -> None:
     undrain.add_argument("node", type=int, metavar="NODE", help="its node id")
     for parser in (drain, undrain):
         _add_store(parser)
+
+
+def _add_balance(commands: Commands) -> None:
+    balance = commands.add_parser(
+        "balance", allow_abbrev=False, help="one step of the balancer now, or what it would be"
+    )
+    balance.add_argument("--plan", action="store_true", help="move nothing")
+    _add_store(balance)
 
 
 def _add_store(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from broker.cluster.serving import PeerServer
 from broker.cluster.wellness import Symptoms, Wellness
 from broker.config import BrokerConfig
 from broker.controller import ConfigRules, Identity, StartRefused, TopicDefaults
+from broker.controller.levelling import BalanceSettings
 from objectstore.errors import StoreError
 from objectstore.probe import check_conditional_create
 from objectstore.store import ObjectStore
@@ -91,6 +92,7 @@ def new_member(
             garbage=garbage,
             more_garbage=more_garbage,
             own_load=OwnLoad(meter, Reach(peers, addresses.of)),
+            balance=_balance(config),
             wellness=Wellness(symptoms),
             term_won=term_won,
             now_ms=env.now_ms,
@@ -99,4 +101,12 @@ def new_member(
         rules=rules,
         defaults=defaults,
         on_trouble=on_trouble,
+    )
+
+
+def _balance(config: BrokerConfig) -> BalanceSettings:
+    return BalanceSettings(
+        enabled=config.flag("auto.leader.rebalance.enable"),
+        interval_s=config.int("leader.imbalance.check.interval.seconds"),
+        above=config.int("leader.imbalance.per.broker.percentage") / 100,
     )

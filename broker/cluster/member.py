@@ -19,6 +19,7 @@ from typing import Any
 
 from broker.controller.controller import ConfigRules, Controller
 from broker.controller.election import Answers, CheckStore, Standing
+from broker.controller.levelling import BalanceSettings
 from broker.controller.loads import Loads
 from broker.controller.membership import Identity
 from broker.controller.subscribers import Subscriber, Subscribers
@@ -70,7 +71,8 @@ class Surroundings:
     a broker is for brokers.
     answers: whether a registered broker is there, asked as a client. is_gone: whether its address
     refuses. garbage: how often something became needless here; more_garbage: so it is elsewhere.
-    own_load, wellness: what this broker tells of its load, and how well it is.
+    own_load, wellness: what this broker tells of its load, and how well it is. balance: of the
+    process that decides.
     term_won: this process decides now, and does what deciding brings with it.
     """
 
@@ -84,6 +86,7 @@ class Surroundings:
     garbage: Callable[[], int]
     more_garbage: Callable[[], None]
     own_load: OwnLoad
+    balance: BalanceSettings
     wellness: Wellness
     term_won: Callable[[], None]
     now_ms: Callable[[], int]
@@ -242,12 +245,14 @@ class Member(Place):
             self._remote.close()
             self._remote = None
         self._lost = 0
+        loads = Loads(controller.incarnation, self._around.own_load)
+        controller.balance_by(loads, self._around.balance)
         self._deciding = Deciding(
             controller,
             feed,
             self._new_detector(controller),
             self._around.more_garbage,
-            Loads(controller.incarnation, self._around.own_load),
+            loads,
             self._around.wellness,
         )
         self._around.term_won()

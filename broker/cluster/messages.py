@@ -14,6 +14,7 @@ from broker.controller.topics import NewTopic
 from s3stream.metadata.image import TopicImage
 from s3stream.metadata.records import BlobRef, Endpoint, Position
 
+from .balance_view import BalanceView
 from .followers import Follower
 from .load import Load
 from .picture import View
@@ -275,6 +276,20 @@ class ClusterShown(_Message, frozen=True, tag="cluster-shown"):
     view: View
 
 
+class BalanceNow(_Message, frozen=True, tag="balance-now"):
+    """One step of the balancer, or only its plan."""
+
+    plan_only: bool
+
+
+class Balanced(_Message, frozen=True, tag="balanced"):
+    """moves: begun. why_not: nothing was planned, and why; "" else."""
+
+    plan: BalanceView
+    moves: list[int]
+    why_not: str = ""
+
+
 # Whatever was asked.
 
 
@@ -308,6 +323,7 @@ Request: TypeAlias = (
     | Unregister
     | ShowQuorum
     | ShowCluster
+    | BalanceNow
     | FollowReads
     | InviteReads
 )
@@ -327,6 +343,7 @@ Answer: TypeAlias = (
     | MovesBegun
     | QuorumShown
     | ClusterShown
+    | Balanced
     | ReadsTold
     | ReadsInvited
     | NotController

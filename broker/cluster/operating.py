@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from protocol.errors import ErrorCode, KafkaError
 
 from . import messages as m
+from .balance_view import balance_view
 from .load import FIRST_S
 from .own_load import OwnLoad
 from .picture import Told, view_of
@@ -27,6 +28,7 @@ class OperatorServer:
         self._deciding = deciding
         self._own_load = own_load
         peers.serve(m.ShowCluster, self._show)
+        peers.serve(m.BalanceNow, self._balance)
 
     def _now(self) -> Deciding:
         deciding = self._deciding()
@@ -52,3 +54,17 @@ class OperatorServer:
             {one: seconds for one, seconds in silent.items() if seconds is not None},
         )
         return m.ClusterShown(view_of(image, told))
+
+    async def _balance(self, request: m.BalanceNow) -> m.Balanced:
+        await self._measure()
+        controller = self._now().controller
+        levelling = controller.levelling
+        assert levelling is not None
+        why_not = levelling.why_not()
+        if request.plan_only or why_not:
+            plan = levelling.plan()
+            moves: list[int] = []
+        else:
+            plan, moves = await levelling.step()
+        view = balance_view(controller.image, plan, levelling.settings.above)
+        return m.Balanced(view, moves, why_not)

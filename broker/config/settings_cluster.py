@@ -73,6 +73,35 @@ CLUSTER: tuple[Setting, ...] = (
         " the first one.",
     ),
     Setting(
+        "auto.leader.rebalance.enable",
+        ConfigType.BOOLEAN,
+        True,
+        "Move leaderships by themselves: a broker that comes is given its share, and brokers that"
+        " have too much to do are relieved. Off, only `headwater balance`, draining and failover"
+        " move them.",
+    ),
+    Setting(
+        "leader.imbalance.check.interval.seconds",
+        ConfigType.LONG,
+        60,
+        "So often the loads that brokers tell are looked at, and a few leaderships moved at most;"
+        " never while no broker has a load that matters.",
+        Between(1),
+        "s",
+        kafka_default=300,
+        reason="A move copies nothing, and takes a fraction of a second.",
+    ),
+    Setting(
+        "leader.imbalance.per.broker.percentage",
+        ConfigType.INT,
+        20,
+        "So far above the mean of all brokers, in bytes in, bytes out, requests, processor or"
+        " partitions, a broker has too much.",
+        Between(1),
+        "%",
+        kafka_default=NOT_KAFKAS,
+    ),
+    Setting(
         "http",
         ConfigType.STRING,
         "127.0.0.1:9180",

@@ -32,6 +32,7 @@ class Balance:
         self._decide = decide
         self._wanted = asyncio.Event()
         self._looks_left = 0
+        self.enabled = True
 
     def image_changed(self, old: MetadataImage, new: MetadataImage) -> None:
         """For `subscribe`."""
@@ -42,7 +43,7 @@ class Balance:
             for one in old.draining
             if not new.incarnations[one].fenced
         )
-        if (comes or back) and len(new.live_brokers()) > 1:
+        if self.enabled and (comes or back) and len(new.live_brokers()) > 1:
             self._looks_left = LOOKS
             self._wanted.set()
 

@@ -31,6 +31,8 @@ from .election import Answers, CheckStore, Election, Elsewhere, IsGone, Standing
 from .emptying import Emptying
 from .failover import Recover, Recovered, plan_end
 from .fitness import Fitness
+from .levelling import BalanceSettings, Levelling
+from .loads import Loads
 from .membership import Identity
 from .moves import MoveWatch, plan_cancel, plan_handed_over, plan_moves
 from .placement import Placement
@@ -106,6 +108,8 @@ class Controller(Term):
         self._emptying = Emptying(
             self._placing, self.decide, any_unfit=lambda: bool(self.fitness.unfit)
         )
+        self.levelling: Levelling | None = None
+        self._loads: Loads | None = None
         self.subscribe(self._moves.image_changed)
         self.subscribe(self._balance.image_changed)
         self.subscribe(self._emptying.image_changed)
@@ -120,6 +124,8 @@ class Controller(Term):
             asyncio.create_task(self._balance.run(), name="balance"),
             asyncio.create_task(self._emptying.run(), name="emptying"),
         ]
+        if self.levelling is not None:
+            beside.append(asyncio.create_task(self.levelling.run(), name="levelling"))
         try:
             while not running.done():
                 await asyncio.wait((running, *beside), return_when=asyncio.FIRST_COMPLETED)
@@ -131,6 +137,18 @@ class Controller(Term):
             for task in (running, *beside):
                 task.cancel()
             await asyncio.gather(running, *beside, return_exceptions=True)
+
+    def balance_by(self, loads: Loads, settings: BalanceSettings) -> None:
+        """Before `run`: what brokers tell of their load counts, too."""
+        self._loads = loads
+        self._balance.enabled = settings.enabled
+        self.levelling = Levelling(self._placing, self.decide, loads, settings)
+
+    def _placement(self, planned: MetadataImage) -> Placement:
+        live = [one.incarnation for one in planned.live_brokers()]
+        return Placement(
+            self.fitness.placing(planned), None if self._loads is None else self._loads.of(live)
+        )
 
     def _placing(self) -> MetadataImage:
         """What is planned, for choosing leaders: as if those who are unfit were leaving."""
@@ -156,7 +174,7 @@ class Controller(Term):
         t.check_request_size(topics, defaults)
         repeated = _repeated(topic.name for topic in topics)
         colliding = t.collisions(planned)
-        placement = Placement(self._placing())
+        placement = self._placement(planned)
         made: list[r.Record] = []
         answers: list[r.TopicCreated | KafkaError] = []
         for topic in topics:
@@ -217,7 +235,7 @@ class Controller(Term):
     ) -> None:
         """Grow a topic to `total` partitions. Raises KafkaError."""
         planned = self.planned()
-        record = t.plan_partitions(planned, name, total, assignments, Placement(self._placing()))
+        record = t.plan_partitions(planned, name, total, assignments, self._placement(planned))
         await self.decide(() if validate_only else (record,))
 
     async def alter_configs(

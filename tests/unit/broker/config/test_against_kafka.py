@@ -168,6 +168,7 @@ def test_every_default_that_differs_gives_a_reason() -> None:
     assert {
         "listeners",
         "broker.heartbeat.interval.ms",
+        "leader.imbalance.check.interval.seconds",
         "broker.session.timeout.ms",
         "replica.selector.class",
     } == OTHER_DEFAULT
