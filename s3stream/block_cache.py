@@ -160,7 +160,8 @@ class BlockCache:
         if base + start < extent.served_to:
             self._promote(extent)
         extent.served_to = max(extent.served_to, base + end)
-        if extent.served_to == len(extent.data) and self._probation.pop(extent.id, None):
+        if extent.served_to == len(extent.data) and extent.id in self._probation:
+            del self._probation[extent.id]
             self._served[extent.id] = extent
 
     def is_cached(self, ref: ObjectRef, block: int) -> bool:
