@@ -186,7 +186,10 @@ def _with_leaders(
         )
         updates.append((topic.topic_id, after))
         handoff = image.handoffs.get(change.stream_id)
-        if handoff is not None and handoff.source != change.source:
+        # A source that leads again goes on where it closed: what it told then is not all any more,
+        # and should it die, the opening in its log may be the only one to say so.
+        leads_again = change.leader == change.source
+        if handoff is not None and (leads_again or handoff.source != change.source):
             over.append(change.stream_id)
     return _without_handoffs(with_partitions(image, updates), over)
 
