@@ -1,9 +1,9 @@
 """The wrappers in their order, once per request class.
 
-    caller -> retry -> hedge (reads; the log's writes) -> priority -> limit -> meter -> (prefix) -> driver
+    caller -> retry -> hedge -> priority -> limit -> meter -> (prefix) -> driver
 
 Retry is outermost, so that no slot is held during its pauses; the meter is innermost, so that it
-sees every request that leaves.
+sees every request that leaves. Hedged are reads for consumers, and writes to the log.
 """
 
 from __future__ import annotations
