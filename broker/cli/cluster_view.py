@@ -39,6 +39,9 @@ def lines_of(view: View, progress: Progress | None = None) -> list[str]:
             f"{counted(view.without_leader, 'partition has', 'partitions have')} no live leader"
         )
     lines += ["", *_brokers(view)]
+    sick = [one for one in view.brokers if one.why]
+    if sick:
+        lines += ["", *(f"node {one.node_id} is sick: {one.why}" for one in sick)]
     lines += _under_way(view, progress)
     if view.hottest:
         lines += ["", "hottest partitions (records)"]

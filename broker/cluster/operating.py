@@ -52,6 +52,7 @@ class OperatorServer:
         told = Told(
             deciding.loads.of(live),
             {one: seconds for one, seconds in silent.items() if seconds is not None},
+            deciding.controller.fitness.unfit,
         )
         return m.ClusterShown(view_of(image, told))
 

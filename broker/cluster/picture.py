@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from broker.controller.fitness import STARTING
 from broker.controller.membership import host_port
 from s3stream.metadata.image import BrokerRegistration, MetadataImage
 
@@ -23,7 +24,8 @@ class _Part(msgspec.Struct, frozen=True, omit_defaults=False):
 
 
 class BrokerPicture(_Part, frozen=True):
-    """state: live, draining or fenced; registered, where nobody can tell whether it lives.
+    """state: live, draining, starting, sick or fenced; registered, where nobody can tell whether it
+    lives. why: of one that is sick.
 
     leads: partitions, by the metadata. silent_ms: since it was heard; None: it is the controller
     itself, or nobody knows. load: None where it is not known.
@@ -39,6 +41,7 @@ class BrokerPicture(_Part, frozen=True):
     is_controller: bool = False
     silent_ms: int | None = None
     load: Load | None = None
+    why: str = ""
 
 
 class MovePicture(_Part, frozen=True):
@@ -99,10 +102,13 @@ class View(_Part, frozen=True):
 
 
 class Told(NamedTuple):
-    """What the controller knows beside the metadata, by incarnation."""
+    """What the controller knows beside the metadata, by incarnation. unfit: why nothing is given to
+    it for now.
+    """
 
     loads: Mapping[int, Load]
     silent_s: Mapping[int, float]
+    unfit: Mapping[int, str] = {}
 
 
 class _Counted:
@@ -155,11 +161,14 @@ def _broker(
     image: MetadataImage, broker: BrokerRegistration, counted: _Counted, told: Told | None
 ) -> BrokerPicture:
     incarnation = broker.incarnation
-    state = "registered" if told is None else "live"
+    state, why = "registered" if told is None else "live", ""
     if broker.fenced:
         state = "fenced"
     elif incarnation in image.draining:
         state = "draining"
+    elif told is not None and incarnation in told.unfit:
+        why = told.unfit[incarnation]
+        state = STARTING if why == STARTING else "sick"
     silent_s = load = None
     if told is not None and not broker.fenced:
         silent_s, load = told.silent_s.get(incarnation), told.loads.get(incarnation)
@@ -175,6 +184,7 @@ def _broker(
         is_controller=holder is not None and holder.process == broker.process,
         silent_ms=None if silent_s is None else round(silent_s * 1000),
         load=load,
+        why=why if state == "sick" else "",
     )
 
 

@@ -50,6 +50,13 @@ def test_everything_that_is_under_way_is_shown() -> None:
     assert "node 1 does not reach node 2 at 10.0.0.2:9092" in text
 
 
+def test_a_sick_broker_is_named_with_its_trouble() -> None:
+    sick = msgspec.structs.replace(VIEW.brokers[1], state="sick", why="its loop is late")
+    text = "\n".join(lines_of(msgspec.structs.replace(VIEW, brokers=[VIEW.brokers[0], sick])))
+    assert "node 2 is sick: its loop is late" in text
+    assert "is sick" not in "\n".join(lines_of(VIEW))
+
+
 def test_without_a_controller_it_says_so_and_shows_no_loads() -> None:
     text = "\n".join(lines_of(msgspec.structs.replace(VIEW, is_live=False)))
     assert "no controller answers: this is what the bucket says" in text
