@@ -10,7 +10,7 @@ entries of a span of stream ids, so that a leader of few streams reads little.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -77,17 +77,31 @@ async def recover(store: ObjectStore, incarnation: int, end: int) -> RecoveredLo
     """Read the ended log of `incarnation` up to `end`. Raises HoleInLog, Corrupt, or what the
     store raises.
     """
-    registry = StreamRegistry(incarnation)
     tail = await _read_from_checkpoint(store, wal_log(incarnation), end)
-    first = 0
     found = _last_checkpoint(tail)
+    if found is None and end and (not tail or tail[0].seq > 0):
+        raise Corrupt(f"wal/{incarnation}: trimmed, but no checkpoint is in what is left of it")
+    return await recover_from(store, incarnation, end, found, tail)
+
+
+async def recover_from(
+    store: ObjectStore,
+    incarnation: int,
+    end: int,
+    found: tuple[Checkpoint, int] | None,
+    tail: Sequence[LogObject],
+) -> RecoveredLog:
+    """found: a checkpoint and the object that it is in; None: the log is read from its beginning.
+    tail: objects below `end` without a gap, from the one after the checkpoint's state on; earlier
+    ones may be among them. Raises Corrupt, or what the store raises.
+    """
+    registry = StreamRegistry(incarnation)
+    first = 0
     if found is not None:
         checkpoint, seq = found
         entries, changed = await _read_checkpoint(store, checkpoint)
         registry.restore(checkpoint, seq, entries.values(), changed)
         first = checkpoint.as_of_seq + 1
-    elif end and (not tail or tail[0].seq > 0):
-        raise Corrupt(f"wal/{incarnation}: trimmed, but no checkpoint is in what is left of it")
     todo = [one for one in tail if one.seq >= first]
     await _learn(store, registry, todo)
     for one in todo:

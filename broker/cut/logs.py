@@ -1,25 +1,25 @@
 """The state of one incarnation's log at the last place where all that it takes is there.
 
-A log can be read up to `e` when everything from the trim that object e-1 carries is there without
-a gap, and what the control records since the last checkpoint name can be read. What lies behind is
-looked at only to tell what is lost. Records that streams have in other objects are not looked at
-here: see `streams`.
+A state is a checkpoint, and the log's objects from its place on as far as none is missing, and what
+their control records name. A checkpoint counts wherever it is, behind a hole too: it tells only of
+what was durable. What lies behind a state is looked at to tell what is lost. Records that streams
+have in other objects, or in objects below the checkpoint, are not looked at here: see `streams`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from objectstore.errors import Corrupt, NotFound
 from objectstore.store import ObjectStore
-from s3stream.control import Report, decode_control
+from s3stream.control import Checkpoint, Report, decode_control
 from s3stream.entries import StreamEntry
-from s3stream.takeover import recover
+from s3stream.takeover import recover_from
 from wal.errors import LogError
 from wal.format import Kind, ObjectHeader, ObjectIndex, read_header, read_index
 from wal.keys import wal_log
 from wal.parallel import each_of
+from wal.recovery import LogObject
 
 from .metadata import read_end_or_none
 from .survey import Listed
@@ -60,6 +60,8 @@ class LogReader:
         self._log = wal_log(incarnation)
         self._incarnation = incarnation
         self._objects: dict[int, _Object] = {}
+        self._run_ends: dict[int, int] = {}
+        self._checkpoints: list[tuple[Checkpoint, int]] = []
         self._bound: int | None = None
 
     async def read(self) -> LogState:
@@ -109,33 +111,73 @@ class LogReader:
         for seq, found in await each_of(one, sequences, READS_AT_ONCE):
             if found is not None:
                 self._objects[seq] = found
+        # Of each object the end of the run without a gap that it is in.
+        for seq in sorted(self._objects, reverse=True):
+            index = self._objects[seq].index
+            if index is None:
+                continue
+            self._run_ends[seq] = self._run_ends.get(seq + 1, seq + 1)
+            for control in index.controls:
+                record = decode_control(control, self._log.key(seq))
+                if isinstance(record, Checkpoint):
+                    self._checkpoints.append((record, seq))
 
     async def _state_below(self, limit: int | None) -> LogState:
         fault: str | None = None
-        below: int | None = limit
-        for end in self._candidates():
-            if below is not None and end > below:
-                continue
+        while True:
+            best = self._best_below(limit)
+            if best is None:
+                return self._told(0, {}, fault)
+            end, found = best
+            first = found[0].as_of_seq + 1 if found is not None else 0
+            tail = [self._log_object(seq) for seq in range(first, end)]
             try:
-                found = await recover(self._store, self._incarnation, end)
+                state = await recover_from(self._store, self._incarnation, end, found, tail)
             except LOG_FAULTS as error:
                 fault = fault or str(error)
-                # Only leaving out a record that names something, or an object, can mend it.
-                below = self._last_naming(end)
+                if found is not None and not await self._is_readable(found):
+                    self._checkpoints.remove(found)
+                elif end == first:
+                    return self._told(0, {}, fault)
+                else:
+                    # Only leaving out a record that names something can mend it.
+                    limit = max(first, self._last_naming(end))
                 continue
-            return self._told(end, dict(found.entries), fault)
-        return self._told(0, {}, fault)
+            return self._told(end, dict(state.entries), fault)
 
-    def _candidates(self) -> Iterator[int]:
-        """Ends at which no object from the trim on is missing, the highest first."""
-        run_start: dict[int, int] = {}
-        for seq in sorted(self._objects):
-            whole = self._objects[seq].index is not None
-            if whole:
-                run_start[seq] = run_start.get(seq - 1, seq)
-        for seq in sorted(run_start, reverse=True):
-            if self._objects[seq].header.trim >= run_start[seq]:
-                yield seq + 1
+    async def _is_readable(self, found: tuple[Checkpoint, int]) -> bool:
+        end = found[0].as_of_seq + 1
+        try:
+            await recover_from(self._store, self._incarnation, end, found, [])
+        except LOG_FAULTS:
+            return False
+        return True
+
+    def _best_below(self, limit: int | None) -> tuple[int, tuple[Checkpoint, int] | None] | None:
+        """(end, checkpoint) of the state that goes furthest, `limit` at most. None: there is none.
+
+        Of two that go as far the one with the later checkpoint, which needs less.
+        """
+        choices: list[tuple[int, int, tuple[Checkpoint, int] | None]] = []
+        if 0 in self._run_ends:
+            choices.append((self._run_ends[0], -1, None))
+        for found in self._checkpoints:
+            first = found[0].as_of_seq + 1
+            choices.append((self._run_ends.get(first, first), first, found))
+        within = [
+            (end if limit is None else min(end, limit), first, found)
+            for end, first, found in choices
+            if limit is None or first <= limit
+        ]
+        best = max(within, key=lambda one: one[:2], default=None)
+        return None if best is None else (best[0], best[2])
+
+    def _log_object(self, seq: int) -> LogObject:
+        found = self._objects[seq]
+        assert found.index is not None, seq
+        key = self._log.key(seq)
+        size = self._listed.sizes[key]
+        return LogObject(seq, key, found.header.write_id, size, found.header, found.index)
 
     def _told(self, end: int, entries: dict[int, StreamEntry], fault: str | None) -> LogState:
         reached: dict[int, int] = {}

@@ -49,6 +49,7 @@ class Brokers:
         self.acknowledged_ms: dict[Key, list[int]] = {}
         self.committed: dict[str, dict[Key, int]] = {}
         self.ever_committed: dict[tuple[str, str, int], set[int]] = {}
+        self.deleted = 0
         self.rng = Random(seed)
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._started = 0
@@ -178,6 +179,11 @@ class Brokers:
                         return
                 await asyncio.sleep(0.2)
 
+    async def served(self, topic: str, index: int) -> tuple[int, list[bytes | None]]:
+        """(start of the log, every value from there on)."""
+        partition = await self.leader(topic, index)
+        return partition.log_start_offset, await self.contents(topic, index)
+
     async def contents(self, topic: str, index: int) -> list[bytes | None]:
         """Every value that is served, from the start of the log."""
         partition = await self.leader(topic, index)
@@ -231,3 +237,29 @@ async def deaths(brokers: Brokers) -> None:
             await brokers.produce(*place, 2)
         await brokers.commit("g0", "t", 0, 11 - node_id)
     await brokers.kill_all()
+
+
+async def lively(brokers: Brokers) -> None:
+    """After `busy_cluster`: moves to a broker that joins, trims, uploads, rounds of deletion; then
+    deaths.
+    """
+    places = list(brokers.acknowledged)
+    joined = await brokers.start(4, settings={"collector.round.interval.ms": "1000"})
+    async with asyncio.timeout(60):
+        while not joined.partitions.all():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    for turn in range(3):
+        for place in places:
+            await brokers.produce(*place, 2)
+        partition = await brokers.leader("t", turn)
+        await partition.delete_records(3 * turn + 2)
+        for node in brokers.nodes.values():
+            await node.storage.uploader.upload()
+            await node.storage.checkpointer.write()
+            node.upkeep.rounds.wanted()
+        await brokers.commit("g1", "t", 1, 12 + turn)
+        await asyncio.sleep(2)
+    brokers.deleted = sum(one.upkeep.collector.deleted_objects for one in brokers.nodes.values())
+    for place in places:
+        await brokers.produce(*place)
+    await deaths(brokers)
