@@ -129,11 +129,12 @@ def test_small_frames_share_no_memory_with_each_other_or_with_scratch() -> None:
 @given(
     st.lists(st.lists(st.integers(0, 300), max_size=5), min_size=2, max_size=4),
     st.lists(st.integers(1, 90), min_size=1, max_size=6),
-    st.randoms(use_true_random=False),
+    st.integers(0, 2**32),
 )
 def test_readers_that_share_scratch_do_not_mix_what_they_receive(
-    lengths: list[list[int]], sizes: list[int], rng: Random
+    lengths: list[list[int]], sizes: list[int], seed: int
 ) -> None:
+    rng = Random(seed)  # hypothesis' own may say "nothing came" for ever
     scratch = bytearray(64)
     bodies = [[bytes([n + 1]) * length for length in each] for n, each in enumerate(lengths)]
     left = [b"".join(map(framed, each)) for each in bodies]

@@ -453,15 +453,32 @@ def test_every_life_finds_what_the_lives_before_were_told(seed: int) -> None:
 
 
 def test_the_lives_do_what_they_are_for() -> None:
-    worlds = [play(seed) for seed in (1000, 1002, 1005, 1034, 1043)]
-    assert sum(world.checks for world in worlds) > 40
-    assert sum(world.deleted for world in worlds) > 50
-    assert sum(one.uploader.uploads for world in worlds for one in world.storages) > 20
-    assert sum(one.uploader.adopted_objects for world in worlds for one in world.storages) > 20
-    assert sum(world.merges for world in worlds) > 10
-    assert sum(world.cuts for world in worlds) > 2
-    assert sum(one.archiver.archived for world in worlds for one in world.storages) > 10
-    assert sum(one.archiver.shortened for world in worlds for one in world.storages) > 2
-    assert sum(world.large for world in worlds) > 10
-    assert sum(world.closings for world in worlds) > 3
-    assert TINY.log_cache_bytes / 2 < max(world.largest_pinned for world in worlds)
+    wanted = {
+        "checks": 40,
+        "deleted": 50,
+        "uploads": 20,
+        "adopted": 20,
+        "merges": 10,
+        "cuts": 2,
+        "archived": 10,
+        "shortened": 2,
+        "large": 10,
+        "closings": 3,
+    }
+    done = dict.fromkeys(wanted, 0)
+    largest_pinned = 0
+    # What a life meets changes with every change of the code's pace; a few more meet it all.
+    for seed in range(1000, 1030):
+        world = play(seed)
+        for name in ("checks", "deleted", "merges", "cuts", "large", "closings"):
+            done[name] += getattr(world, name)
+        for one in world.storages:
+            done["uploads"] += one.uploader.uploads
+            done["adopted"] += one.uploader.adopted_objects
+            done["archived"] += one.archiver.archived
+            done["shortened"] += one.archiver.shortened
+        largest_pinned = max(largest_pinned, world.largest_pinned)
+        missing = [name for name, least in wanted.items() if done[name] <= least]
+        if not missing and largest_pinned > TINY.log_cache_bytes / 2:
+            return
+    raise AssertionError(f"too seldom in 30 lives: {missing} of {done}, {largest_pinned} pinned")
