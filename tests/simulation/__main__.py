@@ -1,8 +1,9 @@
 """`python -m tests.simulation`: many seeds, or one with everything that happened in it.
 
 --seeds 500 --jobs 2     half fixed, half drawn from the commit, and one in ten as many of streams
-                         without a broker; then a run for every place at which none of them crashed
-                         or paused a process. A place that is left fails the command
+                         without a broker, one in twenty as many of several brokers; more where a
+                         place was not reached; then a run for every place at which none of them
+                         crashed or paused a process. A place that is left fails the command
 --seed 17                one, with its trace
 --brokers                with either: several brokers at a time, instead of one after the other
 """
@@ -13,12 +14,13 @@ import argparse
 import sys
 import time
 
-from .batch import WORLDS, Batch, Job, commit_id, run_all, seeds_of
-from .fleet_simulation import FleetSimulation
-from .simulation import Simulation
+from .batch import Batch, Job, commit_id, run_all, seeds_of
 from .strike import Strike
+from .worlds import WORLDS, simulation_of
 
 ATTEMPTS = 3
+# Of as many seeds one is played by several brokers, which some places take.
+FLEET_SHARE = 20
 
 
 def main() -> int:
@@ -47,9 +49,7 @@ def one(job: Job) -> int:
     if job.world not in ("broker", "fleet"):
         outcome = WORLDS[job.world](job.seed, job.strike)
     else:
-        simulation: Simulation | FleetSimulation = (
-            FleetSimulation(job.seed) if job.world == "fleet" else Simulation(job.seed, job.strike)
-        )
+        simulation = simulation_of(job.world, job.seed, job.strike)
         lines: list[str] = []
         simulation.loop.on_record = lambda at_s, event: lines.append(f"{at_s - 1000:10.4f} {event}")
         try:
@@ -80,12 +80,20 @@ def many(count: int, processes: int, commit: str, places: bool) -> int:
     print(f"seeds 0 to {len(fixed) - 1}, and from commit {commit}: {drawn}", flush=True)
     begun = time.monotonic()
     batch = Batch()
-    few = [*fixed[: len(fixed) // 10], *drawn[: len(drawn) // 10]]
-    jobs = [Job("broker", seed) for seed in fixed + drawn]
-    # Some places only several brokers come by; `--brokers` runs those for themselves.
-    worlds = ("lives", "fleet") if places else ("lives",)
-    jobs += [Job(world, seed) for world in worlds for seed in few]
+    shares = {"broker": 1, "lives": 10}
+    if places:
+        shares["fleet"] = FLEET_SHARE
+    jobs = [
+        Job(world, seed)
+        for world, share in shares.items()
+        for seed in (*fixed[: len(fixed) // share], *drawn[: len(drawn) // share])
+    ]
     run_all(jobs, batch, processes)
+    for attempt in range(ATTEMPTS if places else 0):
+        further = batch.jobs_for_more(attempt)
+        if further and not batch.failures:
+            print(f"{len(further)} more seeds, for {batch.never_reached}", flush=True)
+            run_all(further, batch, processes)
     for attempt in range(ATTEMPTS if places else 0):
         further = batch.jobs_for_places(attempt)
         if further and not batch.failures:

@@ -9,26 +9,22 @@ import subprocess
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
-from .fleet_simulation import FLEET_DEEDS, FLEET_KINDS, run_fleet_seed
-from .lives import run_lives
+from .fleet_chaos import FLEET_DEEDS, FLEET_KINDS
 from .places import all_places
-from .simulation import DEEDS, KINDS, run_seed
+from .simulation import DEEDS, KINDS
 from .strike import FAULTS_AT_PLACES, Outcome, Strike
+from .worlds import WORLDS
 
+# Where a place was not reached: so many more seeds of each world, before the next look.
+MORE_SEEDS = {"broker": 40, "lives": 40, "fleet": 8}
 # A place seen in many seeds is struck in one of these; the run up to it is the same each time.
 SEEDS_PER_PLACE = 3
-
-WORLDS: dict[str, Callable[[int, Strike | None], Outcome]] = {
-    "broker": run_seed,
-    "lives": run_lives,
-    "fleet": run_fleet_seed,
-}
 
 
 class Job(NamedTuple):
@@ -53,7 +49,7 @@ class Batch:
     """failures: job and traceback of each. reached: runs that came by a place. too_short: runs that
     went through less than each must.
 
-    brokers: several at a time, see `fleet_simulation`; else one, see `simulation`.
+    brokers: several at a time only.
     """
 
     brokers: bool = False
@@ -97,6 +93,16 @@ class Batch:
     def never_struck(self) -> list[str]:
         """Of those that were reached."""
         return sorted(place for place in self.reached if not self.struck[place])
+
+    def jobs_for_more(self, attempt: int) -> list[Job]:
+        """Further seeds, for places that no run has come by; others at each attempt."""
+        if not self.never_reached:
+            return []
+        return [
+            Job(world, (1 + attempt) * 1_000_000 + number)
+            for world, count in MORE_SEEDS.items()
+            for number in range(count)
+        ]
 
     def jobs_for_places(self, attempt: int) -> list[Job]:
         """A run for each place at which none was hit yet; another one at each attempt."""

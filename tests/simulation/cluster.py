@@ -118,6 +118,10 @@ class Cluster:
         if self.large_batches:
             self._shape["log_cache_bytes"] = 1 << 20
         self._disk = Directory(loop, self._random()) if rng.random() < 0.5 else None
+        # A block is kept when it is offered again, which a run is too short to do often.
+        self._keeps_first = rng.random() < 0.7
+        if self._disk is not None and rng.random() < 0.5:
+            loop.executor_delay_s = (0.0, rng.choice((0.1, 0.5)))
         self._merges_apart = rng.random() < 0.5
         self._children = ChildProcesses(loop, self._random(), self._serve_merges)
         self._constants = small_constants(rng)
@@ -332,6 +336,9 @@ class Cluster:
             put(asyncio, "create_subprocess_exec", self._children.create)
             if self._disk is not None:
                 put(s3stream.disk_cache, "_Files", self._disk)
+                if self._keeps_first:
+                    disk_cache = s3stream.disk_cache.DiskCache
+                    put(disk_cache, "offer", disk_cache.put)
             stack.enter_context(self._constants)
             yield
 

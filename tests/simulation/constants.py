@@ -21,6 +21,7 @@ def small_constants(
         ("s3stream.metadata.retire", "DELETE_AT_ONCE", rng.choice((2, 1000))),
         ("s3stream.collector", "DELETE_AT_ONCE", rng.choice((5, 1000))),
         ("s3stream.report", "INLINE_KEYS", rng.choice((3, 30))),
+        ("s3stream.uploader", "_GATHERED_AT_ONCE", rng.choice((3, 4096))),
         ("s3stream.takeover", "CHUNK_BYTES", rng.choice((300, 1 << 20))),
         ("s3stream.takeover", "_MARGIN", rng.choice((0, 1, 16))),
         ("wal.survey", "PLAIN_KEYS", rng.choice((4, 15, 10_000))),
@@ -36,6 +37,8 @@ def small_constants(
             rng.choice((10, 100_000)),
         ),
     ]
+    closings = _class("s3stream.handoff", "HandingOver")
+    defaults.append((closings, "inline_bytes", rng.choice((200, 1 << 20))))
     if index_cache_bytes is not None:
         reader = _class("s3stream.object_reader", "ObjectReader")
         defaults.append((reader, "index_cache_bytes", index_cache_bytes))

@@ -29,6 +29,8 @@ from .network import SimulatedNetwork
 from .store import SimulatedStore
 
 SESSION_TIMEOUT_S = 3.0
+# Of machines' clocks from each other's.
+SKEW_MS = 30_000
 
 FLEET_SETTINGS = {
     **SETTINGS,
@@ -99,6 +101,7 @@ class Fleet(Cluster):
         self.processes.append(member)
         self.members[node_id] = member
         self.counted["start"] += 1
+        self.loop.skew_ms[member.name] = self._rng.randint(-SKEW_MS, SKEW_MS)
         self._tasks[member] = start_on(member.name, self._live_on(member))
         return member
 

@@ -16,25 +16,12 @@ from importlib import import_module
 from random import Random
 from typing import Any, TypeVar
 from unittest.mock import patch
-from uuid import UUID
 
-from objectstore.errors import StoreError, StoreUnavailable
+from objectstore.errors import Corrupt, StoreError, StoreUnavailable
 from protocol.record_batch import parse_header
-from s3stream.collector import Collector
 from s3stream.errors import OffsetOutOfRange, StreamClosed
-from s3stream.metadata.image import (
-    EMPTY_IMAGE,
-    End,
-    IncarnationState,
-    MetadataImage,
-    PartitionImage,
-    Rounds,
-    TopicImage,
-    changed,
-)
-from s3stream.metadata.records import BEFORE_ALL
-from s3stream.report import Reporter
 from s3stream.stream import Stream
+from s3stream.told_stream import ToldStream
 from tests.unit.s3stream.log_rig import WINDOW, Life, make_entry
 from tests.unit.s3stream.test_storage_model import TINY, World, Written
 from wal import Fenced, LogClosed, LogWriter, WalConfig, wal_log
@@ -42,8 +29,9 @@ from wal import Fenced, LogClosed, LogWriter, WalConfig, wal_log
 from .constants import small_constants
 from .log_world import batch
 from .loop import SimulatedLoop, start_on
+from .rounds import Round
 from .store import FAIR, SimulatedStore
-from .strike import LEAST_ACKNOWLEDGED, LEAST_FAULTS, LEAST_S, Outcome, Strike, Striker
+from .strike import ONE_BROKER, ROUGH_FOR_S, Outcome, Strike, Striker
 
 T = TypeVar("T")
 LIVES = 5
@@ -76,7 +64,9 @@ class Lives(World):
         fired = sum(self.fired.values()) + sum(self.bucket.fired.values())
         seconds = self.loop.time() - 1000.0
         return (
-            seconds >= LEAST_S and self.acknowledged >= LEAST_ACKNOWLEDGED and fired >= LEAST_FAULTS
+            seconds >= ONE_BROKER.seconds
+            and self.acknowledged >= ONE_BROKER.acknowledged
+            and fired >= ONE_BROKER.faults
         )
 
     async def play(self) -> None:
@@ -85,6 +75,9 @@ class Lives(World):
             await self.live(self.rng.choice((1.0, 10.0, 30.0)))
             lived += 1
             assert lived < 400, "too little happens"
+            if self.loop.time() - 1000.0 > ROUGH_FOR_S:
+                self.striker.calm = True
+                self.bucket.weather = FAIR
         # Nobody dies any more: whatever was acknowledged is there.
         self.closing = False
         self.striker.calm = True
@@ -141,7 +134,7 @@ class Lives(World):
 
     async def open_all(self, life: Life, mine: int) -> dict[int, Stream]:
         if self.rng.random() < 0.7:
-            await self.patiently(lambda: _Round(self, life, mine).hold())
+            await self.patiently(lambda: Round(self, life, mine).hold())
         return await super().open_all(life, mine)
 
     async def create(self, life: Life, streams: dict[int, Stream]) -> None:
@@ -204,11 +197,14 @@ class Lives(World):
                     lambda: stream.find_batch_by_timestamp(time_ms)  # noqa: B023
                 )
                 if known:
-                    base, last = known[self.rng.randrange(len(known))][:2]
+                    # Mostly in the middle of a batch: few have one.
+                    wide = [one for one in known if one[0] < one[1]] or known
+                    base, last = self.rng.choice(self.rng.choice((wide, wide, known)))[:2]
                     within = self.rng.randint(base, last)
                     await self.patiently(
                         lambda: self.look_within(stream, within)  # noqa: B023
                     )
+                    await self.look_as_told(stream, within)
             except OffsetOutOfRange:
                 continue
             except AssertionError:
@@ -250,6 +246,22 @@ class Lives(World):
 
     async def look_within(self, stream: Stream, offset: int) -> None:
         found = await stream.fetch(offset, offset + 1, self.rng.choice((1, 10_000)))
+        header = parse_header(found[0])
+        assert header.base_offset <= offset <= header.last_offset
+
+    async def look_as_told(self, stream: Stream, offset: int) -> None:
+        """As one who does not lead the stream: what it was told of may be deleted meanwhile."""
+        storage, entry = self.storages[-1], stream.entry
+        told = ToldStream(stream.stream_id, storage.reader, storage.read_ahead, lambda _: None)
+        told.tell_whole(entry.start_offset, entry.next_offset, entry.history, entry.ranges)
+        if not told.log_start_offset <= offset < told.high_watermark:
+            return
+        max_bytes = self.rng.choice((1, 10_000))
+        await asyncio.sleep(self.rng.choice((0.0, 2.0)))
+        try:
+            found = await told.fetch(offset, offset + 1, max_bytes)
+        except (StoreError, Corrupt):
+            return  # it is to be told anew
         header = parse_header(found[0])
         assert header.base_offset <= offset <= header.last_offset
 
@@ -303,65 +315,6 @@ class Lives(World):
             assert log.key(seq) in self._other.inner._objects
 
 
-class _Round:
-    """A round of deletion while recovered streams are not opened yet: only images name them."""
-
-    def __init__(self, lives: Lives, life: Life, mine: int) -> None:
-        self._lives = lives
-        self.image: MetadataImage = changed(EMPTY_IMAGE, cluster_id="x")
-        storage = life.storage
-        self._reporter = Reporter(
-            storage.registry,
-            storage.reader,
-            storage.object_writer,
-            append=storage.append_control,
-            next_seq=lambda: storage.wal.next_seq,
-        )
-        self._answers: list[asyncio.Task[None]] = []
-        self._state(mine, None)
-        partitions = []
-        for stream_id, written in sorted(lives.streams.items()):
-            source = written.source
-            if source is None:
-                continue
-            self._state(source.incarnation, source.recovery)
-            partitions.append(
-                PartitionImage(stream_id, stream_id, mine, 0, BEFORE_ALL, source.incarnation, False)
-            )
-        topic = TopicImage("t", UUID(int=1), False, 1, {}, tuple(partitions))
-        self.image = changed(self.image, topics=self.image.topics.set("t", topic))
-
-    def _state(self, incarnation: int, recovery: Any) -> None:
-        ended = None if recovery is None else End(1 << 40, b"m")
-        state = IncarnationState(
-            incarnation, incarnation, WINDOW, recovery is not None, ended, recovery
-        )
-        incarnations = self.image.incarnations.set(incarnation, state)
-        self.image = changed(self.image, incarnations=incarnations)
-
-    async def hold(self) -> None:
-        collector = Collector(self._lives.store, self, rng=Random(self._lives.rng.random()))
-        try:
-            result = await collector.run_round()
-            assert not result.abandoned
-            self._lives.deleted += result.deleted
-        finally:
-            for answer in self._answers:
-                answer.cancel()
-                await asyncio.wait([answer])
-
-    # Of RoundLog.
-
-    async def begin_round(self) -> int:
-        number = self.image.rounds.next_number
-        self.image = changed(self.image, rounds=Rounds(number + 1, number, BEFORE_ALL))
-        self._answers.append(asyncio.create_task(self._reporter.answer(number)))
-        return number
-
-    async def end_round(self, number: int, *, abandoned: bool) -> None:
-        self.image = changed(self.image, rounds=Rounds(number + 1))
-
-
 def run_lives(seed: int, strike: Strike | None = None) -> Outcome:
     """Raises what broke."""
     made: list[Lives] = []
@@ -386,9 +339,14 @@ def run_lives(seed: int, strike: Strike | None = None) -> Outcome:
         await made[0].play()
 
     rng = Random(f"constants {seed}")
-    config = replace(TINY, block_cache_bytes=rng.choice((1 << 10, 16 << 10, 1 << 20)))
+    config = replace(
+        TINY,
+        block_cache_bytes=rng.choice((1 << 10, 16 << 10, 1 << 20)),
+        history_keep=rng.choice((0, 2)),
+        history_ranges=rng.choice((2, 3)),
+    )
     model = import_module(World.__module__)
-    index_bytes = rng.choice((1, 5000, 64 << 20))
+    index_bytes = rng.choice((1, 1, 5000, 64 << 20))
     with small_constants(rng, index_cache_bytes=index_bytes), patch.object(model, "TINY", config):
         loop.run(main())
     lives = made[0]

@@ -129,7 +129,7 @@ class World:
             self.acked.append(entry.base_offset)
             self._seen.append((durable.seq, entry.base_offset))
 
-    def _landed(self, op: str, key: str) -> None:
+    def _landed(self, op: str, key: str, by: str) -> None:
         if op == "delete":
             self._trimmed.update(key.split(","))
             return

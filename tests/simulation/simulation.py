@@ -31,7 +31,7 @@ from .processes import Child
 from .readers import Committer, Reader, WholeReader
 from .search import Searcher
 from .store import FAIR, ROUGH, SimulatedStore
-from .strike import LEAST_ACKNOWLEDGED, LEAST_FAULTS, LEAST_S, Outcome, Strike, Striker
+from .strike import ONE_BROKER, ROUGH_FOR_S, Outcome, Strike, Striker
 from .workload import CarelessProducer, Doing, Producer, Topic, World
 
 # From the end of all faults to the answer that every client waits for.
@@ -92,11 +92,17 @@ class Simulation:
         steady, doing = building.result()
         clients = [asyncio.create_task(one) for one in doing]
         chaos = asyncio.create_task(self._chaos())
-        end_at = self.loop.time() + LEAST_S
-        while self.loop.time() < end_at or not self._enough():
-            if self.loop.time() > end_at + 900:
+        begun = self.loop.time()
+        while self.loop.time() < begun + ONE_BROKER.seconds or not self._enough():
+            if self.loop.time() > begun + 4 * ROUGH_FOR_S:
                 raise Violation(f"too little happens: {dict(self.history.counted)}")
+            if self.loop.time() > begun + ROUGH_FOR_S and not self.striker.calm:
+                # It is to do enough, however rough it was until here.
+                chaos.cancel()
+                self._heal()
             await asyncio.sleep(0.5)
+            if self.striker.calm and self.cluster.current.ended:
+                self.cluster.start()
             self._raise_failures([*clients, chaos])
         chaos.cancel()
         await asyncio.wait([chaos])
@@ -110,7 +116,8 @@ class Simulation:
 
     def _enough(self) -> bool:
         fired = sum(self.store.fired.values()) + sum(self.fired.values())
-        return self.history.counted["acknowledged"] >= LEAST_ACKNOWLEDGED and fired >= LEAST_FAULTS
+        acknowledged = self.history.counted["acknowledged"]
+        return acknowledged >= ONE_BROKER.acknowledged and fired >= ONE_BROKER.faults
 
     async def _build(self) -> tuple[list[Topic], list[Coroutine[Any, Any, None]]]:
         rng, world = self.rng, self.world
@@ -141,7 +148,7 @@ class Simulation:
 
     async def _chaos(self) -> None:
         rng, cluster = self.rng, self.cluster
-        calm_at = self.loop.time() + 2 * LEAST_S
+        calm_at = self.loop.time() + 2 * ONE_BROKER.seconds
         while True:
             mean_s = 2.5 if self.loop.time() < calm_at else 10.0
             await asyncio.sleep(rng.expovariate(1 / mean_s))
@@ -323,7 +330,7 @@ class Simulation:
         self._hit(process, self._dice.choice(("pause", "replace")))
         return True
 
-    def _landed(self, op: str, key: str) -> None:
+    def _landed(self, op: str, key: str, by: str) -> None:
         self.history.counted[f"{op} {key.split('/')[0]}"] += 1
         if op == "create" and key.startswith("wal/") and key.endswith("/end"):
             log = parse_log(key)

@@ -105,8 +105,8 @@ class SimulatedStore(ObjectStore):
         self.inner = MemoryStore(loop.now_ms)
         self.fired: Counter[str] = Counter()
         self.requests: Counter[str] = Counter()
-        self.on_landed: Callable[[str, str], None] | None = None
-        """Called with op and key at the instant a write happens."""
+        self.on_landed: Callable[[str, str, str], None] | None = None
+        """Called with op, key and the node that sent it at the instant a write happens."""
         self._rng = rng
         self._rules: builtins.list[Rule] = []
         self.missing_at = -math.inf
@@ -116,6 +116,7 @@ class SimulatedStore(ObjectStore):
         self._deleted: set[str] = set()
         self._down = ""
         self._cut_off: dict[str, str] = {}
+        self._slowed: dict[str, float] = {}
         self._waiting_late: builtins.list[tuple[str, Callable[[], None]]] = []
 
     # Steering.
@@ -141,9 +142,16 @@ class SimulatedStore(ObjectStore):
         self.loop.record(f"store cut off from {node}")
         self.loop.call_later(for_s, self._cut_off.pop, node, None, context=contextvars.Context())
 
+    def slow_down(self, node: str, slow_s: float, for_s: float) -> None:
+        """Each request of one node takes up to `slow_s` longer."""
+        self._slowed[node] = slow_s
+        self.loop.record(f"store slow for {node}")
+        self.loop.call_later(for_s, self._slowed.pop, node, None, context=contextvars.Context())
+
     def recover(self) -> None:
         self._down = ""
         self._cut_off.clear()
+        self._slowed.clear()
         self.loop.record("store recovers")
 
     def land_late(self, pattern: str = "*") -> int:
@@ -238,7 +246,7 @@ class SimulatedStore(ObjectStore):
             outcome = "412" if isinstance(error, PreconditionFailed) else "done"
             self.loop.record(f"store {op} {key} by {node}: {outcome} {kind}")
             if error is None and self.on_landed is not None:
-                self.on_landed(op, key)
+                self.on_landed(op, key, node)
             if kind not in ("late", "hang", "lost_reply"):
                 self._later(self._leg_s(), lambda: _answer(reply, error))
 
@@ -290,6 +298,8 @@ class SimulatedStore(ObjectStore):
         self.loop.record(f"fault {kind} {op} {key}")
 
     def _leg_s(self) -> float:
+        if self._slowed and (slow_s := self._slowed.get(NODE.get())) is not None:
+            return self._rng.uniform(0, slow_s)
         if self.weather.slow and self._rng.random() < self.weather.slow:
             self.fired["slow"] += 1
             return self._rng.uniform(0, self.weather.slow_s)

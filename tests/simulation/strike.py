@@ -12,18 +12,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import NamedTuple
 
 from .places import all_places
 
-LEAST_S = 30.0
-LEAST_ACKNOWLEDGED = 300
-LEAST_FAULTS = 3
 FAULTS_AT_PLACES = ("crash", "pause", "replace")
 # Now and then a process is told to stop there, which cancels what waits. It counts as no hit.
 STOPS = 0.1
 # Of which a run comes by half, and rests in between.
 WANTED = 20
 REST_S = 3.0
+
+
+class Least(NamedTuple):
+    """What a run must go through to count: simulated seconds, acknowledged batches, faults."""
+
+    seconds: float
+    acknowledged: int
+    faults: int
+
+
+ONE_BROKER = Least(30.0, 300, 3)
+SEVERAL_BROKERS = Least(60.0, 500, 5)
+# So long a run is as rough as it was drawn; what has done too little by then goes on in calm.
+ROUGH_FOR_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -46,14 +58,15 @@ class Outcome:
     fired: Counter[str]
     places: Counter[str]
     struck: Counter[str]
+    least: Least = ONE_BROKER
 
     @property
     def counts(self) -> bool:
         """Whether it went through as much as a run must."""
         return (
-            self.seconds >= LEAST_S
-            and self.counted["acknowledged"] >= LEAST_ACKNOWLEDGED
-            and sum(self.fired.values()) >= LEAST_FAULTS
+            self.seconds >= self.least.seconds
+            and self.counted["acknowledged"] >= self.least.acknowledged
+            and sum(self.fired.values()) >= self.least.faults
         )
 
 
