@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from broker.leadership import NO_NODE
 from broker.request_context import RequestContext
 from protocol.errors import ErrorCode
 from protocol.messages import UpdateFeaturesResponse
@@ -62,7 +63,8 @@ def _feature_error(ctx: RequestContext, name: str, level: int, way: int) -> str 
     if supported is None:
         if level == 0:
             return f"Feature {name} not found."
-        node_id = ctx.services.controller.node_id
+        holder = ctx.services.image.holder
+        node_id = NO_NODE if holder is None else holder.node_id
         return f"Local controller {node_id} does not support this feature."
     if not (level == 0 or supported[0] <= level <= supported[1]):
         return f"Local controller only supports versions {supported[0]}-{supported[1]}"

@@ -6,14 +6,16 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from protocol.errors import ErrorCode
+from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import (
     DescribeClusterRequest,
     DescribeQuorumRequest,
     UnregisterBrokerRequest,
     UpdateFeaturesRequest,
 )
+from s3stream.metadata import records as r
 from s3stream.metadata.features import HEADWATER_VERSION, SUPPORTED_LEVEL
+from tests.simulation.loop import start_on
 
 from ..cluster import fleet as fleets
 from ..cluster.fleet import Fleet
@@ -129,5 +131,35 @@ def test_levels_go_up_and_never_down(through: int) -> None:
         code, message = await update(client, SUPPORTED_LEVEL + 1)
         assert code == ErrorCode.INVALID_UPDATE_VERSION
         assert message is not None and "only supports versions" in message
+
+    run(body)
+
+
+@pytest.mark.parametrize("through", [1, 2])
+def test_a_level_waits_for_a_live_broker_that_does_not_read_it(through: int) -> None:
+    async def body(fleet: Fleet, client: FleetClient) -> None:
+        one = fleet.node(1).controller
+        deciding = one.deciding
+        assert deciding is not None
+        # An older process, for as long as nobody has missed it.
+        older = r.BrokerRegistered(9, one.image.next_incarnation, b"older", 4, (), level=1)
+        await start_on(fleet.names[1], deciding.decide((older,)))
+        change = UpdateFeaturesRequest.FeatureUpdateKey(
+            feature=HEADWATER_VERSION, max_version_level=SUPPORTED_LEVEL, upgrade_type=1
+        )
+        request = UpdateFeaturesRequest(
+            timeout_ms=10_000, feature_updates=[change], validate_only=True
+        )
+        answer = await client.ask(through, request, 1)
+        assert answer.error_code == ErrorCode.INVALID_UPDATE_VERSION
+        assert "Brokers [9] do not support it" in answer.error_message
+        # Who decides looks again: one may have joined since it was judged elsewhere.
+        raising = fleet.node(through).controller.set_feature_level(
+            HEADWATER_VERSION, SUPPORTED_LEVEL
+        )
+        with pytest.raises(KafkaError, match="Not every live broker reads level"):
+            await start_on(fleet.names[through], raising)
+        await fleet.until(lambda: one.image.brokers[9].fenced, 20)
+        assert (await client.ask(through, request, 1)).error_code == 0
 
     run(body)
