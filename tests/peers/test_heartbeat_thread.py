@@ -11,9 +11,10 @@ from broker.cluster.heartbeat_thread import HeartbeatThread
 from broker.cluster.messages import Heartbeat, HeartbeatBack
 from broker.cluster.proof import secret_of
 from broker.cluster.serving import PeerServer
-from broker.connection import Connection, ConnectionLimits, Outcome
+from broker.connection import Connection, ConnectionLimits
 from broker.memory_pool import MemoryPool
 from broker.network import TcpNetwork
+from broker.outcome import Outcome
 from broker.server import ListenAddress, Server
 from s3stream.metadata.records import BEFORE_ALL, Endpoint
 
