@@ -11,7 +11,8 @@ from s3stream.refs import ObjectRef
 class KnownStream(msgspec.Struct, frozen=True, array_like=True):
     """What the asking broker knows of a stream.
 
-    leader_epoch: in its image. high_watermark -1: nothing, so the whole is to be told.
+    leader_epoch: in its image. high_watermark -1: nothing, so the whole is to be told. readable:
+    its store gives it what it wants; else nobody is to be sent there.
     """
 
     stream_id: int
@@ -19,6 +20,7 @@ class KnownStream(msgspec.Struct, frozen=True, array_like=True):
     high_watermark: int
     last_stable_offset: int
     log_start_offset: int
+    readable: bool = True
 
 
 class FollowReads(msgspec.Struct, frozen=True, tag_field="t", tag="follow-reads"):

@@ -224,6 +224,7 @@ def _known(followed: FollowedPartition) -> KnownStream:
         -1 if whole else followed.high_watermark,
         followed.last_stable_offset,
         followed.log_start_offset,
+        followed.is_readable,
     )
 
 

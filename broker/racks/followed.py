@@ -13,7 +13,7 @@ from uuid import UUID
 from broker.partition.leader_epochs import EpochEnd, end_offset_for_epoch
 from broker.partition.partition import READ_COMMITTED
 from broker.partition.purgatory import MovementSignal
-from objectstore.errors import Corrupt, NotFound
+from objectstore.errors import Corrupt, NotFound, StoreError
 from protocol.errors import ErrorCode, KafkaError
 from s3stream.errors import OffsetOutOfRange
 from s3stream.told_stream import ToldStream
@@ -24,6 +24,10 @@ log = logging.getLogger(__name__)
 STALE_AFTER_S = 2.0
 # What is read may be merged and deleted again while it is told anew.
 ATTEMPTS = 4
+# Reads that bring nothing for so long mean that the leader may do better.
+STUCK_S = 3.0
+# Who could not read here is not to be sent here again for so long.
+UNREADABLE_S = 10.0
 
 Ask = Callable[["FollowedPartition"], Awaitable[bool]]
 
@@ -32,6 +36,7 @@ class FollowedPartition:
     """leader: its incarnation. leader_epoch: both as the image says.
 
     ask: has the leader asked anew, and returns whether it answered; by then that was taken over.
+    hurry: the leader is to know at once how it stands here.
     """
 
     is_led = False
@@ -45,6 +50,7 @@ class FollowedPartition:
         leader_epoch: int,
         told: ToldStream,
         ask: Ask,
+        hurry: Callable[[FollowedPartition], None],
     ) -> None:
         self.topic = topic
         self.topic_id = topic_id
@@ -53,6 +59,7 @@ class FollowedPartition:
         self.leader_epoch = leader_epoch
         self.told = told
         self._ask = ask
+        self._hurry = hurry
         self.last_stable_offset = -1
         self.leader_epochs: list[tuple[int, int]] = []
         self.moved = MovementSignal()
@@ -61,6 +68,10 @@ class FollowedPartition:
         # Loop time: of the newest question that the leader answered; of a client's last read.
         self.fresh_at = float("-inf")
         self.read_at = asyncio.get_running_loop().time()
+        # Loop time: the first read since the last good one that the store did not answer in time;
+        # until when the leader is told to send nobody here.
+        self._stuck_since: float | None = None
+        self._unreadable_until = float("-inf")
         # The leader is to tell all of its ranges: none are known, or some do not lead anywhere.
         self.wants_whole = True
 
@@ -84,6 +95,11 @@ class FollowedPartition:
     @property
     def is_fresh(self) -> bool:
         return asyncio.get_running_loop().time() - self.fresh_at <= STALE_AFTER_S
+
+    @property
+    def is_readable(self) -> bool:
+        """The store gave what was wanted of late, as far as is known."""
+        return asyncio.get_running_loop().time() >= self._unreadable_until
 
     def visible_end(self, isolation: int) -> int:
         """The offset that a consumer of this isolation level reads up to."""
@@ -134,6 +150,9 @@ class FollowedPartition:
             raise KafkaError(ErrorCode.OFFSET_NOT_AVAILABLE)
         if offset == self.high_watermark and not self.is_fresh:
             raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if not self.is_readable:
+            # The leader has the newest in memory, and another way to the store.
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
     def read_cached(self, offset: int, max_bytes: int, isolation: int) -> list[memoryview] | None:
         """[] where there is nothing to read; None: storage must be asked."""
@@ -148,16 +167,38 @@ class FollowedPartition:
             try:
                 if offset >= end:
                     return []
-                return await self.told.fetch(offset, end, max_bytes, within_s)
+                found = await self.told.fetch(offset, end, max_bytes, within_s)
+            except asyncio.CancelledError:
+                self._timed_out()
+                raise
             except OffsetOutOfRange:
                 raise
             except (NotFound, Corrupt) as error:
                 level = logging.DEBUG if attempt == 0 else logging.WARNING
                 log.log(level, "%s-%d: told anew: %s", self.topic, self.index, error)
+            except StoreError as error:
+                log.debug("%s-%d: reading failed: %s", self.topic, self.index, error)
+                self._unreadable()
+                break
+            else:
+                self._stuck_since = None
+                return found
             self.wants_whole = True
             if self.closed or not await self._ask(self):
                 break
         raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+
+    def _timed_out(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if self._stuck_since is None:
+            self._stuck_since = now
+        elif now - self._stuck_since > STUCK_S:
+            self._unreadable()
+
+    def _unreadable(self) -> None:
+        self._stuck_since = None
+        self._unreadable_until = asyncio.get_running_loop().time() + UNREADABLE_S
+        self._hurry(self)
 
     # -- what its leader tells
 

@@ -102,6 +102,7 @@ class Following:
             partition.leader_epoch,
             self._new_stream(partition.stream_id),
             self._ask,
+            self._hurry,
         )
         self._followed[partition.stream_id] = followed
         self._leader(partition.leader).streams[partition.stream_id] = followed
@@ -113,6 +114,11 @@ class Following:
             leader = self._leaders[incarnation] = Asking(incarnation, self.drop, self._turns)
             self._some.set()
         return leader
+
+    def _hurry(self, followed: FollowedPartition) -> None:
+        leader = self._leaders.get(followed.leader)
+        if leader is not None:
+            leader.hurry()
 
     async def _ask(self, followed: FollowedPartition) -> bool:
         leader = self._leaders.get(followed.leader)

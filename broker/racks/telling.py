@@ -98,7 +98,9 @@ class Telling:
         if request.turn < asking.turn:
             return asking  # the next one has come before it
         asking.turn = request.turn
-        asking.known = {one.stream_id: one.high_watermark for one in request.streams}
+        asking.known = {
+            one.stream_id: one.high_watermark for one in request.streams if one.readable
+        }
         asking.another.fire()
         return asking
 

@@ -8,6 +8,8 @@ import pytest
 
 from broker.racks.asking import UNREAD_S
 from broker.racks.followed import STALE_AFTER_S
+from objectstore.errors import StoreUnavailable
+from objectstore.store import ObjectStore
 from tests.simulation.loop import start_on
 from tests.unit.broker.cluster.fleet import Fleet
 
@@ -302,5 +304,46 @@ def test_another_broker_of_the_rack_takes_its_share_over_without_a_gap() -> None
         await append(fleet, 1, 5, index=index)
         await reader.until(lambda: reader.position == 10 and reader.served_by[-1] == 3)
         assert reader.read == list(range(10))
+
+    in_racks("a", "b", body=body)
+
+
+class Failing:
+    """A store that gives nothing: at once, or never."""
+
+    def __init__(self, inner: ObjectStore, *, hangs: bool) -> None:
+        self._inner = inner
+        self._hangs = hangs
+
+    async def get(self, *args: object) -> bytes:
+        if self._hangs:
+            await asyncio.sleep(3600)
+        raise StoreUnavailable("cut off")
+
+    get_range = get_ranges = get
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_a_serving_broker_that_cannot_read_sends_to_the_leader_which_keeps_them(
+    hangs: bool,
+) -> None:
+    async def body(fleet: Fleet, index: int) -> None:
+        await append(fleet, 1, 5, index=index)
+        reader = await sent_to(fleet, index)
+        await reader.until(lambda: reader.position == 5)
+        storage = fleet.node(2).storage
+        well = storage.reader._store
+        cut: ObjectStore = Failing(well, hangs=hangs)  # type: ignore[assignment]
+        storage.reader._store = storage.reader._indexes._store = cut
+        await append(fleet, 1, 5, index=index)
+        await reader.until(lambda: reader.position == 10)
+        assert reader.served_by[-1] == 1
+        for _ in range(10):
+            await reader.poll()
+        assert reader.served_by[-10:] == [1] * 10
+        storage.reader._store = storage.reader._indexes._store = well
+        await append(fleet, 1, 5, index=index)
+        await reader.until(lambda: reader.served_by[-1] == 2 and reader.position == 15)
+        assert reader.read == list(range(15))
 
     in_racks("a", "b", body=body)

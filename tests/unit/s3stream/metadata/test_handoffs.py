@@ -76,7 +76,7 @@ def test_a_closing_tells_what_there_is_until_another_has_opened_it() -> None:
 
 
 def test_a_closing_tells_nothing_more_once_its_source_leads_again() -> None:
-    """It opens the stream anew and appends; dead before its opening is reported, its log says so."""
+    """It opened the stream anew and appended; its log says so, should it die before it reports."""
     told = moved()
     told.ended(2, leader=1, source=1, epoch=2)
     told.ended(1, leader=0, source=1, epoch=3)
