@@ -265,7 +265,7 @@ class Answers:
                 break
             buffers += answer.buffers
             size_bytes += answer.size_bytes
-            self._next()
+            self._next().release()
         if buffers:
             self._writing.write((b"".join(buffers),))
 

@@ -339,7 +339,7 @@ class Connection(asyncio.BufferedProtocol):
                 del frame
                 self._answers.settle(answer, outcome)
                 # Or what was answered would be kept until the next request comes.
-                del outcome, answer
+                del outcome
         except (MalformedFrame, CloseConnection) as error:
             if str(error):
                 log.info("closing %s:%s: %s", self.client_host, self.client_port, error)

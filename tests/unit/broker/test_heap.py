@@ -8,6 +8,8 @@ import sys
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import pytest
+
 from broker.heap import QUIET_REQUESTS, QUIET_S, WORTH_BYTES, QuietHeap
 from tests.simulation.loop import SimulatedLoop
 
@@ -68,6 +70,8 @@ def test_freed_buffers_are_kept_and_then_given_back_to_the_system() -> None:
     told = subprocess.run(
         [sys.executable, "-c", PROBE], capture_output=True, text=True, check=True
     ).stdout.split()
+    if told == ["unsupported"]:
+        pytest.skip("the C library is not glibc, which alone takes these settings")
     kept, given_back = map(int, told)
     assert kept > 100 << 20
     assert given_back < 60 << 20
@@ -77,7 +81,7 @@ PROBE = """
 import sys
 from broker.heap import give_back, keep_freed_buffers, resident_bytes
 if not keep_freed_buffers():
-    print(1 << 30, 0)  # not this C library
+    print("unsupported")
     sys.exit()
 buffers = [bytes(bytearray(8 << 20)) for _ in range(16)]
 del buffers
