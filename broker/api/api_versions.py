@@ -42,7 +42,8 @@ async def handle(ctx: RequestContext, request: Any | None, version: int) -> Any:
     response = ApiVersionsResponse(error_code=int(error), api_keys=keys, version=version)
     if version >= 3 and error is ErrorCode.NONE:
         image = ctx.services.image
-        response.finalized_features_epoch = image.position.seq
+        # Clients pass by what is older than they know, and sequences begin anew in each term.
+        response.finalized_features_epoch = (image.term << 32) + image.position.seq
         response.tags = {"finalized_features_epoch"}
         if image.features:
             response.finalized_features = [

@@ -8,6 +8,7 @@ import pytest
 
 from protocol.errors import ErrorCode, KafkaError
 from protocol.messages import (
+    ApiVersionsRequest,
     DescribeClusterRequest,
     DescribeQuorumRequest,
     UnregisterBrokerRequest,
@@ -161,5 +162,22 @@ def test_a_level_waits_for_a_live_broker_that_does_not_read_it(through: int) -> 
             await start_on(fleet.names[through], raising)
         await fleet.until(lambda: one.image.brokers[9].fenced, 20)
         assert (await client.ask(through, request, 1)).error_code == 0
+
+    run(body)
+
+
+def test_what_is_told_of_features_is_newer_under_every_later_controller() -> None:
+    async def epoch(client: FleetClient) -> int:
+        request = ApiVersionsRequest(client_software_name="test", client_software_version="1")
+        answer = await client.ask(2, request, 4)
+        return int(answer.finalized_features_epoch)
+
+    async def body(fleet: Fleet, client: FleetClient) -> None:
+        await fleet.topic(through=1)
+        before = await epoch(client)
+        fleet.crash(1)
+        member = fleet.node(2).controller
+        await fleet.until(lambda: member.image.term > 0, 30)
+        assert await epoch(client) > before
 
     run(body)
