@@ -16,12 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from uuid import UUID
 
 from broker.api.led_on import is_between
-from broker.leadership import endpoint_of, leader_node, partition_image
-from broker.partition.fetch_session import FetchContext, SessionPartition
+from broker.partition.fetch_session import SessionPartition
 from broker.partition.partition import Partition
 from broker.partition.purgatory import Waiter
 from broker.racks.followed import FollowedPartition
@@ -32,34 +30,17 @@ from protocol.errors import ErrorCode, KafkaError
 from protocol.fetch import (
     FetchPartitionResponse,
     FetchRequest,
-    FetchTopicResponse,
     encode_fetch_response,
 )
-from protocol.primitives import NodeEndpoint
 from s3stream.errors import OffsetOutOfRange
+
+from .fetch_answer import Read, answer
 
 log = logging.getLogger(__name__)
 
 # A fetch that waits for less than this would never get anything that storage has to bring; Kafka's
 # remote reads have the same bound (`remote.fetch.max.wait.ms`).
 _LEAST_READ_S = 0.5
-_UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
-
-
-@dataclass(slots=True)
-class _Read:
-    """One partition of one request on its way to an answer.
-
-    confirmed: nobody had replaced this leader when it was asked for. partition: led here, or served
-    for its leader.
-    """
-
-    wanted: SessionPartition
-    told: FetchPartitionResponse
-    partition: Partition | FollowedPartition | None = None
-    error: KafkaError | None = None
-    size_bytes: int = 0
-    confirmed: bool = True
 
 
 async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Raw:
@@ -108,7 +89,7 @@ async def handle(ctx: RequestContext, request: FetchRequest, version: int) -> Ra
         total = await reading.read()
     if is_between(ctx.services, ((r.wanted.topic, r.wanted.index) for r in reads if r.error)):
         await ctx.services.led_on()
-    return _answer(ctx, request, context, reads, version)
+    return answer(ctx, request, context, reads, version)
 
 
 def _wanted(request: FetchRequest, by_id: bool) -> list[SessionPartition]:
@@ -130,8 +111,8 @@ def _wanted(request: FetchRequest, by_id: bool) -> list[SessionPartition]:
     return wanted
 
 
-def _locate(ctx: RequestContext, wanted: SessionPartition, request: FetchRequest) -> _Read:
-    read = _Read(wanted, FetchPartitionResponse(wanted.index))
+def _locate(ctx: RequestContext, wanted: SessionPartition, request: FetchRequest) -> Read:
+    read = Read(wanted, FetchPartitionResponse(wanted.index))
     partitions = ctx.services.partitions
     try:
         if isinstance(wanted.topic, UUID):
@@ -152,7 +133,7 @@ def _locate(ctx: RequestContext, wanted: SessionPartition, request: FetchRequest
     return read
 
 
-async def _prepare(reads: list[_Read], patience_s: float) -> None:
+async def _prepare(reads: list[Read], patience_s: float) -> None:
     """What is served here for another leader may have to ask that one first."""
     asking = [
         read.partition.ready(read.wanted.fetch_offset, patience_s)
@@ -163,7 +144,7 @@ async def _prepare(reads: list[_Read], patience_s: float) -> None:
         await asyncio.gather(*asking)
 
 
-async def _confirm(ctx: RequestContext, reads: list[_Read], patience_s: float) -> None:
+async def _confirm(ctx: RequestContext, reads: list[Read], patience_s: float) -> None:
     """Only a confirmed leader answers (DESIGN: reads too come only from a confirmed leader).
 
     When the store cannot be reached, cached records below the known high watermark still go out:
@@ -194,7 +175,7 @@ class _Reading:
         self,
         ctx: RequestContext,
         request: FetchRequest,
-        reads: list[_Read],
+        reads: list[Read],
         max_bytes: int,
         deadline: float,
         grant: Grant,
@@ -289,7 +270,7 @@ class _Reading:
                 read.error = KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR)
         return total
 
-    def _is_sent_elsewhere(self, partition: Partition | FollowedPartition, read: _Read) -> bool:
+    def _is_sent_elsewhere(self, partition: Partition | FollowedPartition, read: Read) -> bool:
         read.told.preferred_read_replica = -1
         if not self._request.rack_id or not isinstance(partition, Partition):
             return False
@@ -299,13 +280,13 @@ class _Reading:
             )
         return read.told.preferred_read_replica >= 0
 
-    def _locate_anew(self, read: _Read) -> None:
+    def _locate_anew(self, read: Read) -> None:
         found = _locate(self._ctx, read.wanted, self._request)
         read.partition, read.error = found.partition, found.error
         read.told.records = ()
         read.size_bytes = 0
 
-    async def _confirm_end(self, read: _Read) -> None:
+    async def _confirm_end(self, read: Read) -> None:
         """Before a client is told that nothing is there: a successor may have written it."""
         patience_s = self._deadline - asyncio.get_running_loop().time()
         try:
@@ -314,7 +295,7 @@ class _Reading:
             read.error = KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
 
 
-def _check(partition: Partition | FollowedPartition, read: _Read) -> None:
+def _check(partition: Partition | FollowedPartition, read: Read) -> None:
     wanted = read.wanted
     # Here Kafka takes every negative epoch for none, elsewhere only -1.
     partition.check_leader_epoch(max(wanted.current_leader_epoch, -1))
@@ -333,7 +314,7 @@ def _check(partition: Partition | FollowedPartition, read: _Read) -> None:
 
 async def _read_one(
     partition: Partition | FollowedPartition,
-    read: _Read,
+    read: Read,
     room: int,
     found_so_far: int,
     request: FetchRequest,
@@ -364,86 +345,3 @@ async def _read_one(
     if request.isolation_level:
         read.told.aborted_transactions = ()
     return size
-
-
-def _answer(
-    ctx: RequestContext,
-    request: FetchRequest,
-    context: FetchContext,
-    reads: list[_Read],
-    version: int,
-) -> Raw:
-    topics: dict[str | UUID, FetchTopicResponse] = {}
-    size_bytes = 0
-    hints: dict[int, NodeEndpoint] = {}
-    for read in reads:
-        told, wanted = read.told, read.wanted
-        code = read.error.code if read.error is not None else ErrorCode.NONE
-        if read.error is not None:
-            _tell_error(ctx, read, version, hints)
-        elif not read.confirmed:
-            # The records cannot disappear, but where the log begins and ends a successor may know
-            # better: -1 is "not known", as in an answer with an error.
-            told.high_watermark = told.last_stable_offset = told.log_start_offset = -1
-        has_data = bool(told.records) or told.diverging_epoch is not None
-        tell = wanted.changed(
-            code,
-            has_data or told.preferred_read_replica >= 0,
-            told.high_watermark,
-            told.log_start_offset,
-            not context.incremental,
-        )
-        if has_data and context.session is not None and context.incremental:
-            # As in Kafka, turns begin with the first answer of a session that goes on.
-            context.session.rotate(wanted.key)
-        if not tell:
-            continue
-        topic = topics.get(wanted.topic)
-        if topic is None:
-            by_id = isinstance(wanted.topic, UUID)
-            topic = FetchTopicResponse(
-                None if by_id else str(wanted.topic),
-                wanted.topic if isinstance(wanted.topic, UUID) else None,
-            )
-            topics[wanted.topic] = topic
-        topic.partitions.append(told)
-        if read.partition is not None:
-            read.partition.bytes_out += read.size_bytes
-            size_bytes += read.size_bytes
-    ctx.services.racks.count(request.rack_id, size_bytes)
-    return Raw(
-        encode_fetch_response(
-            version,
-            list(topics.values()),
-            session_id=context.session_id,
-            node_endpoints=[hints[n] for n in sorted(hints)],
-        )
-    )
-
-
-def _tell_error(
-    ctx: RequestContext, read: _Read, version: int, hints: dict[int, NodeEndpoint]
-) -> None:
-    assert read.error is not None
-    told, wanted = read.told, read.wanted
-    told.error_code = int(read.error.code)
-    told.records = ()
-    told.high_watermark = told.last_stable_offset = -1
-    told.log_start_offset = told.preferred_read_replica = -1
-    if read.partition is None and read.error.code in _UNKNOWN:
-        # Kafka answers these before it reads, with an empty list where it has null else.
-        told.aborted_transactions = ()
-    leaderless = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
-    if version >= 16 and read.error.code in leaderless:
-        image = ctx.services.image
-        if isinstance(wanted.topic, UUID):
-            found = image.topic_by_id(wanted.topic)
-        else:
-            found = image.topics.get(wanted.topic)
-        partition = partition_image(found, wanted.index)
-        if partition is not None:
-            node_id = leader_node(image, partition)
-            told.current_leader = (node_id, partition.leader_epoch)
-            endpoint = endpoint_of(image, node_id, ctx.listener)
-            if endpoint is not None:
-                hints[node_id] = endpoint
