@@ -185,6 +185,9 @@ class Reader(Client):
         )
 
 
+LATE_LOOKS = 100
+
+
 class WholeReader(Reader):
     """Reads partitions from their start to their end, for the last check of all."""
 
@@ -203,13 +206,23 @@ class WholeReader(Reader):
         for key in self.positions:
             self.starts[key] = self.positions[key] = await self._bound(key, EARLIEST)
             ends[key] = await self._bound(key, LATEST)
+        looks = 0
         while any(self.positions[key] < end for key, end in ends.items()):
-            try:
-                await self.poll(0)
-            except Disconnected:
-                self._session = (0, 0)
+            await self._look()
+        # A request that a client gave up may have waited somewhere, and be carried out only now.
+        while looks < LATE_LOOKS and any(
+            self.positions[key] < self.history.at(self._place(key)).floor for key in ends
+        ):
+            looks += 1
+            await self._look()
         for key, batches in self.batches.items():
             self.history.check_whole(self._place(key), batches, self.starts[key])
+
+    async def _look(self) -> None:
+        try:
+            await self.poll(0)
+        except Disconnected:
+            self._session = (0, 0)
 
     def note(self, key: tuple[str, int], records: memoryview) -> None:
         found = self.batches[key]
