@@ -13,7 +13,6 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from broker.config import BrokerConfig, TopicConfig
@@ -24,7 +23,7 @@ from objectstore.create import Backoff
 from objectstore.errors import Corrupt, StoreError
 from protocol.errors import KafkaError
 from s3stream.handoff import HandoffRef
-from s3stream.metadata.image import MetadataImage, PartitionImage, TopicImage
+from s3stream.metadata.image import MetadataImage, PartitionImage
 from s3stream.metadata.records import BlobRef
 from s3stream.node_log import StreamStorage
 from s3stream.registry import StreamRegistry
@@ -37,18 +36,13 @@ from .group_loading import GroupLoading
 from .leadership import partition_image
 from .partition.partition import Partition
 from .partition.partitions import Partitions
+from .wanted import Wanted, WantedPartitions
 
 log = logging.getLogger(__name__)
 
 SETTLE_S = 5.0
 # A change of leaders takes a few requests to the store; clients wait for one that takes longer.
 LED_ON_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    topic: TopicImage
-    partition: PartitionImage
 
 
 class Leading:
@@ -74,10 +68,14 @@ class Leading:
         self._changed = asyncio.Event()
         self._changed.set()
         self._settled = asyncio.Event()
+        self._wanted = WantedPartitions()
+        # Streams to look at: the image changed about them, or what it asks for is not done yet.
+        self._due: set[int] | None = None
         self._open: dict[int, tuple[Partition, int]] = {}
         self._unreported: dict[int, int] = {}
         self._led_on_until = float("-inf")
         self._loading = GroupLoading(groups, confirmation.confirm)
+        groups.led_on = self._groups_led_on
         controller.subscribe(self._image_changed)
         partitions.set_image(controller.image)
 
@@ -86,7 +84,7 @@ class Leading:
         if old.topics is not new.topics:
             # Gone at once: nobody may append to a topic that was answered as deleted.
             deleted = {}
-            for topic_id in old.topic_names:
+            for topic_id in new.topic_names.differences(old.topic_names):
                 if topic_id not in new.topic_names:
                     topic = old.topic_by_id(topic_id)
                     assert topic is not None
@@ -113,6 +111,12 @@ class Leading:
                 await self._settled.wait()
         except TimeoutError:
             pass
+
+    async def _groups_led_on(self, index: int) -> None:
+        """The same, where the image gives us that partition of groups, which is not open."""
+        led = partition_image(self._controller.image.topics.get(OFFSETS_TOPIC), index)
+        if led is not None and led.leader == self._controller.incarnation:
+            await self.led_on()
 
     async def settled(self) -> None:
         """Until what the image asks for is open, or a few seconds have passed."""
@@ -158,26 +162,21 @@ class Leading:
         image, incarnation = self._controller.image, self._controller.incarnation
         moves = moving_from(image, incarnation)
         moving = {stream_id for stream_ids in moves.values() for stream_id in stream_ids}
-        wanted = {
-            partition.stream_id: _Wanted(topic, partition)
-            for topic, partition in image.led_by(incarnation)
-            if partition.stream_id not in moving
-        }
-        for stream_id in [s for s in self._open if s not in wanted]:
-            self._close(stream_id)
-        for stream_id, (partition, epoch) in list(self._open.items()):
-            now = wanted[stream_id]
-            if now.partition.leader_epoch != epoch:
-                self._close(stream_id)
-            elif partition.config.overrides != now.topic.configs:
-                partition.config = TopicConfig(self._config(), now.topic.configs)
-        closed = await self._hand_over(moves)
         held = self._storage.registry.entries
-        gone = sorted(s for s in held if s not in wanted and self._may_drop(image, s))
+        if self._due is None:
+            self._due = set(held)  # of topics that were deleted meanwhile, too
+        self._due |= self._wanted.follow(image, incarnation, moving)
+        due = sorted(self._due)
+        wanted = self._wanted.get
+        for stream_id in due:
+            self._adjust(stream_id, wanted(stream_id))
+        closed = await self._hand_over(moves)
+        gone = [s for s in due if s in held and wanted(s) is None and self._may_drop(image, s)]
         if gone:
             await self._storage.drop_streams(gone)
-        missing = [w for s, w in sorted(wanted.items()) if s not in self._open]
+        missing = [w for s in due if s not in self._open and (w := wanted(s)) is not None]
         trouble = await self._open_all(image, missing) or closed
+        self._due = {s for s in self._due if not self._is_done(s)}
         if self._unreported:
             report = sorted(self._unreported.items())
             await self._controller.opened(report)
@@ -186,6 +185,22 @@ class Leading:
                     del self._unreported[stream_id]
         if trouble is not None:
             raise trouble
+
+    def _adjust(self, stream_id: int, wanted: Wanted | None) -> None:
+        """What is open: close it where it is not wanted so any more, or give it its settings."""
+        if (found := self._open.get(stream_id)) is None:
+            return
+        partition, epoch = found
+        if wanted is None or wanted.partition.leader_epoch != epoch:
+            self._close(stream_id)
+        elif partition.config.overrides != wanted.topic.configs:
+            partition.config = TopicConfig(self._config(), wanted.topic.configs)
+
+    def _is_done(self, stream_id: int) -> bool:
+        """Nothing is left to do about it until the image changes about it."""
+        if self._wanted.get(stream_id) is None:
+            return stream_id not in self._storage.registry.entries
+        return stream_id in self._open
 
     async def _hand_over(self, moves: dict[int, list[int]]) -> StoreError | KafkaError | None:
         """Close what is to move, and say where its next leaders read it. Asked again, say so again:
@@ -211,11 +226,11 @@ class Leading:
         return closed and incarnation not in (partition.leader, partition.source)
 
     async def _open_all(
-        self, image: MetadataImage, missing: list[_Wanted]
+        self, image: MetadataImage, missing: list[Wanted]
     ) -> StoreError | KafkaError | None:
         """Open what each source has, in one log record; a source in trouble stops no other."""
         trouble: StoreError | KafkaError | None = None
-        by_source: dict[_Source, list[_Wanted]] = {}
+        by_source: dict[_Source, list[Wanted]] = {}
         for wanted in missing:
             source = _source(image, wanted.partition, self._controller.incarnation)
             by_source.setdefault(source, []).append(wanted)
@@ -247,7 +262,7 @@ class Leading:
                     self._add(wanted, stream)
         return trouble
 
-    def _is_current(self, wanted: _Wanted) -> bool:
+    def _is_current(self, wanted: Wanted) -> bool:
         """Whether the image, which went on meanwhile, still gives us the partition like this."""
         image, incarnation = self._controller.image, self._controller.incarnation
         topic = image.topic_by_id(wanted.topic.topic_id)
@@ -258,7 +273,7 @@ class Leading:
             and now.leader_epoch == wanted.partition.leader_epoch
         )
 
-    def _add(self, wanted: _Wanted, stream: Stream) -> None:
+    def _add(self, wanted: Wanted, stream: Stream) -> None:
         topic, index = wanted.topic, wanted.partition.index
         config = self._config()
         partition = Partition(
@@ -283,6 +298,8 @@ class Leading:
         found = self._open.pop(stream_id, None)
         if found is None:
             return
+        if self._due is not None:
+            self._due.add(stream_id)
         partition, _ = found
         self._partitions.remove(partition.topic, partition.index)
         if partition.topic == OFFSETS_TOPIC:
@@ -303,7 +320,7 @@ class Leading:
             self._close(stream_id)
 
 
-def _held(wanted: _Wanted, registry: StreamRegistry) -> bool:
+def _held(wanted: Wanted, registry: StreamRegistry) -> bool:
     return wanted.partition.stream_id in registry
 
 

@@ -52,6 +52,26 @@ class PersistentMap(Mapping[K, V], Generic[K, V]):
     def __repr__(self) -> str:
         return f"PersistentMap({dict(self)!r})"
 
+    def differences(self, older: PersistentMap[K, V]) -> Iterator[K]:
+        """Keys of both or either whose values are not the same object.
+
+        What one was made of by changes of the other costs no more than the buckets touched.
+        """
+        pairs: Iterable[tuple[dict[K, V], dict[K, V]]]
+        if len(older._buckets) == len(self._buckets):
+            pairs = zip(older._buckets, self._buckets, strict=True)
+        else:
+            pairs = [(dict(older.items()), dict(self.items()))]
+        for before, now in pairs:
+            if before is now:
+                continue
+            for key, value in now.items():
+                if key not in before or before[key] is not value:
+                    yield key
+            for key in before:
+                if key not in now:
+                    yield key
+
     def set(self, key: K, value: V) -> PersistentMap[K, V]:
         """A map with `key` at `value`."""
         return self.change([(key, value)])

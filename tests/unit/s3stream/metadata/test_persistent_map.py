@@ -34,6 +34,30 @@ def test_every_version_stays_what_a_dictionary_would_have_been(
         assert len(now) == len(model)
 
 
+@given(steps)
+def test_differences_are_those_of_the_dictionaries_between_any_two_versions(
+    changes: list[tuple[list[tuple[int, int]], list[int]]],
+) -> None:
+    versions: list[PersistentMap[int, tuple[int]]] = [PersistentMap()]
+    for updates, removed in changes:
+        versions.append(versions[-1].change([(k, (v,)) for k, v in updates], removed))
+    for older in versions:
+        for newer in versions:
+            found = list(newer.differences(older))
+            wanted = {k for k in {**older, **newer} if older.get(k) is not newer.get(k)}
+            assert sorted(found) == sorted(wanted)
+
+
+def test_differences_are_found_between_maps_of_other_numbers_of_buckets() -> None:
+    small = PersistentMap((number, (number,)) for number in range(BUCKET_ENTRIES))
+    new = {
+        number: (number,) for number in range(BUCKET_ENTRIES, FIRST_BUCKETS * BUCKET_ENTRIES * 3)
+    }
+    large = small.change(new.items(), [5])
+    assert sorted(large.differences(small)) == sorted({5, *new})
+    assert sorted(small.differences(large)) == sorted({5, *new})
+
+
 def test_growing_beyond_the_buckets_keeps_every_entry() -> None:
     count = FIRST_BUCKETS * BUCKET_ENTRIES * 3
     grown: PersistentMap[str, int] = PersistentMap()
