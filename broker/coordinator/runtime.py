@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+from broker.coordinator.arrivals import Arrivals, nobody_comes
 from broker.coordinator.classic_group import ClassicGroup, GroupState
 from broker.coordinator.config import GroupConfig
 from broker.coordinator.java_hash import partition_for
@@ -34,20 +35,23 @@ from broker.coordinator.shard import Shard
 from protocol.errors import ErrorCode, KafkaError
 
 _SWEEP_GROUPS = 500
-# Groups that have just come here are read within this, as a rule. Some clients show the error after
-# two retries to whoever commits; a move must not be seen.
-_LOADING_PATIENCE_S = 3.0
 
 
 class GroupCoordinator:
-    """All shards that this broker leads. The integrator calls `lead` and `resign`."""
+    """All shards that this broker leads. The integrator calls `lead` and `resign`.
+
+    led_on: to be set by the integrator; waits a moment where a partition is about to be led here,
+    or about to go.
+    """
 
     def __init__(self, config: GroupConfig, now_ms: Callable[[], int], rng: random.Random) -> None:
         self.config = config
         self._now_ms = now_ms
         self._rng = rng
         self._shards: dict[int, tuple[int, Shard]] = {}
+        self._arrivals = Arrivals()
         self._closed = False
+        self.led_on: Callable[[int], Awaitable[None]] = nobody_comes
 
     # Leadership
 
@@ -101,11 +105,20 @@ class GroupCoordinator:
         return known[1]
 
     async def _loaded_shard(self, group_id: str) -> Shard:
-        """The same, waiting a little where it is being loaded."""
-        known = self._shards.get(self.partition_for(group_id))
-        if known is not None:
-            await known[1].ready(_LOADING_PATIENCE_S)
+        """The same, waiting a little where the partition is on its way here, or being loaded."""
+        partition = self.partition_for(group_id)
+        known = self._shards.get(partition)
+        if partition in self._arrivals or known is None or not known[1].loaded:
+            await self._arrivals.wait(partition, self._arrived)
         return self._shard(group_id)
+
+    async def _arrived(self, partition: int) -> None:
+        known = self._shards.get(partition)
+        if known is None or known[1].closed:
+            await self.led_on(partition)
+            known = self._shards.get(partition)
+        if known is not None:
+            await known[1].ready()
 
     def _check_member_of(self, group_id: str) -> None:
         """For what only members ask: they cannot be in the group without a name."""

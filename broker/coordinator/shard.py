@@ -57,7 +57,7 @@ class Shard:
         self._log = partition_log
         self._now_ms = now_ms
         self._pending: deque[_Append] = deque()
-        self._early: deque[asyncio.Future[None]] = deque()
+        self._settled = asyncio.Event()
         self._sequence = 0
         self.loaded = False
         self.closed = False
@@ -94,34 +94,11 @@ class Shard:
         self.loaded = True
         for group_id in self.durable.groups:
             self._reconcile(group_id)
-        self._let_in()
+        self._settled.set()
 
-    async def ready(self, patience_s: float) -> None:
-        """Until it is loaded or closed, or `patience_s` have passed.
-
-        Who came while it was being loaded goes on in the order in which they came, and whoever
-        comes just then behind them: commits of one client must not overtake each other.
-        """
-        if self.closed or (self.loaded and not self._early):
-            return
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        self._early.append(turn)
-        if self.loaded:
-            # Not at once: those before have been called, and have not run yet.
-            loop.call_soon(self._let_in)
-        try:
-            async with asyncio.timeout(patience_s):
-                await turn
-        except TimeoutError:
-            pass
-        finally:
-            self._early.remove(turn)
-
-    def _let_in(self) -> None:
-        for turn in self._early:
-            if not turn.done():
-                turn.set_result(None)
+    async def ready(self) -> None:
+        """Until it is loaded or closed."""
+        await self._settled.wait()
 
     def close(self) -> None:
         """The partition is led elsewhere, or the broker ends: everybody has to look anew.
@@ -130,7 +107,7 @@ class Shard:
         """
         self.closed = True
         self.loaded = False
-        self._let_in()
+        self._settled.set()
         for group_id in list(self.groups):
             self._rebalances.drop(group_id, ErrorCode.NOT_COORDINATOR)
         self.timers.clear()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from random import Random
 from typing import Any
 
-from broker.coordinator.shard import Shard
 from protocol.errors import ErrorCode
 from tests.unit.broker.coordinator import requests as rq
-from tests.unit.broker.coordinator.broker_double import BrokerDouble, MemoryLog
+from tests.unit.broker.coordinator.broker_double import BrokerDouble
 from tests.unit.broker.coordinator.test_rebalances import (
     member_of,
     now_s,
@@ -364,20 +362,65 @@ def test_commits_that_came_while_loading_keep_their_order_also_against_later_one
 
 def test_who_comes_as_the_loading_ends_goes_behind_those_who_waited() -> None:
     async def main() -> None:
-        broker = await started()
-        shard = Shard(broker.config, MemoryLog(), broker.now_ms, Random(1))
+        broker = BrokerDouble()
+        arriving = asyncio.Event()
         order: list[str] = []
 
+        async def led_on(partition: int) -> None:
+            await arriving.wait()
+
         async def come(name: str) -> None:
-            await shard.ready(3.0)
+            await broker.groups._loaded_shard("g")
             order.append(name)
 
-        waiting = asyncio.ensure_future(come("first"))
-        await asyncio.sleep(0)
-        await shard.load()  # of an empty log: nobody else runs meanwhile
-        await come("second")
-        await waiting
-        assert order == ["first", "second"]
+        broker.groups.led_on = led_on
+        waiting = [asyncio.ensure_future(come(name)) for name in ("first", "second")]
+        await asyncio.sleep(0.1)
+        arriving.set()
+        await broker.start()  # the log is empty: nobody else runs meanwhile
+        await come("third")
+        await asyncio.gather(*waiting)
+        assert order == ["first", "second", "third"]
+        assert broker.groups.partition_for("g") not in broker.groups._arrivals
+        await come("fourth")
+
+    run(main())
+
+
+def test_a_partition_that_is_about_to_be_led_is_waited_for() -> None:
+    async def main() -> None:
+        broker = BrokerDouble()
+        arriving = asyncio.Event()
+
+        async def led_on(partition: int) -> None:
+            await arriving.wait()
+
+        broker.groups.led_on = led_on
+        committing = asyncio.ensure_future(broker(rq.commit("g", {"a": {0: 5}}), 9))
+        await asyncio.sleep(0.1)
+        await broker.start()
+        arriving.set()
+        assert code_of(await committing) == 0
+        assert await offset_of(broker) == (5, 0)
+
+    run(main())
+
+
+def test_a_partition_that_does_not_come_in_time_is_led_elsewhere() -> None:
+    async def main() -> None:
+        broker = BrokerDouble()
+
+        async def led_on(partition: int) -> None:
+            await asyncio.sleep(3_600)
+
+        broker.groups.led_on = led_on
+        commits = [
+            asyncio.ensure_future(broker(rq.commit("g", {"a": {0: 5}}), 9)) for _ in range(3)
+        ]
+        told = [code_of(one) for one in await asyncio.gather(*commits)]
+        assert told == [ErrorCode.NOT_COORDINATOR] * 3
+        assert asyncio.get_running_loop().time() < 10, "each waits for itself, not for all"
+        assert broker.groups.partition_for("g") not in broker.groups._arrivals
 
     run(main())
 
