@@ -18,6 +18,8 @@ async def in_thread(executor: Executor, call: Callable[..., T], *arguments: obje
     """What `call(*arguments)` gives or raises.
 
     Cancelled: the call does not begin any more; one that has begun goes on, and nobody is told.
+    (An executor that is shut down with `cancel_futures` tells nobody either: who waits must be
+    cancelled, as the end of a loop does.)
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
