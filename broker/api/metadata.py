@@ -20,6 +20,7 @@ from s3stream.metadata.image import MetadataImage, TopicImage
 
 from .authorized_operations import CLUSTER_OPERATIONS, TOPIC_OPERATIONS
 from .auto_create import auto_create
+from .metadata_portions import encoded_in_portions, in_portions
 
 _ZERO_ID = UUID(int=0)
 
@@ -30,8 +31,24 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
     image = ctx.services.image
     topics: list[Any] = []
     if everything:
-        for name in sorted(image.topics):
-            topics.append(_known(ctx, image, image.topics[name], request, version))
+        names = sorted(image.topics)
+        portions = list(in_portions(names, lambda name: len(image.topics[name].partitions)))
+        if len(portions) > 1:
+            return await encoded_in_portions(
+                (
+                    _response(
+                        ctx,
+                        image,
+                        [_known(ctx, image, image.topics[name], request, version) for name in some],
+                        request,
+                        version,
+                    )
+                    for some in [*portions, []]
+                ),
+                len(names),
+                version,
+            )
+        topics = [_known(ctx, image, image.topics[name], request, version) for name in names]
     else:
         asked = _asked(request, version)
         if asked is None:
@@ -41,6 +58,12 @@ async def handle(ctx: RequestContext, request: Any, version: int) -> Any:
         image = ctx.services.image
         for wanted, topic_id in asked:
             topics.append(_one(ctx, image, wanted, topic_id, created, request, version))
+    return _response(ctx, image, topics, request, version)
+
+
+def _response(
+    ctx: RequestContext, image: MetadataImage, topics: list[Any], request: Any, version: int
+) -> Any:
     brokers = []
     for broker in image.live_brokers():
         endpoint = endpoint_of(image, broker.node_id, ctx.listener)
