@@ -32,7 +32,7 @@ SMALL = {
     "log.cache.bytes": 32 * MIB,
     "cache.memory.bytes": 16 * MIB,
 }
-BASE_BYTES = 384 * MIB
+BASE_BYTES = 256 * MIB
 BOUND_BYTES = sum(SMALL.values()) + BASE_BYTES
 SETTINGS = {key: str(size) for key, size in SMALL.items()}
 
