@@ -94,8 +94,9 @@ class InRack:
             self.leave()
             return
         before = history.counted["read"]
-        # Who follows a leader may know less than it told others, and no more.
-        super()._judge(key, one, asked, floors, stale or in_rack)  # type: ignore[misc]
+        # Who follows a leader may know less than it told others, and no more. So may who led until
+        # a moment ago, and serves this rack now, while some still take it for the leader.
+        super()._judge(key, one, asked, floors, True)  # type: ignore[misc]
         if in_rack:
             history.counted["read in rack"] += history.counted["read"] - before
             if one.error_code:
