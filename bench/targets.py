@@ -1,4 +1,4 @@
-"""What is to be reached on two cores, as ratios within one run."""
+"""What is to be reached on two cores, as ratios within one run where something is compared."""
 
 from __future__ import annotations
 
@@ -69,6 +69,31 @@ def verdicts(run: Run) -> Iterator[Verdict]:
                 run, f"produce, {setting} / Apache Kafka", place, 0.7, True,
                 ("produce", setting, place), ("produce", setting, "kafka"),
             )  # fmt: skip
+    yield from _cluster(run)
+
+
+def _cluster(run: Run) -> Iterator[Verdict]:
+    """Seconds, and KiB, of several brokers."""
+    for question, setting, bound in (
+        ("cluster", "default: kill -9 of a leader, silence of what it led, p50", 5.0),
+        ("cluster", "default: kill -9 of a leader, silence of what it led, worst", 10.0),
+        ("cluster", "default: kill -9 of a controller, silence of what it led, worst", 10.0),
+        ("cluster", "session 2 s: kill -9 of a leader, silence of what it led, worst", 4.0),
+        ("cluster", "session 2 s: kill -9 of a controller, silence of what it led, worst", 4.0),
+        ("cluster", "default: the next controller decides, after suspicion", 2.0),
+        ("cluster", "one partition moved: its silence, worst", 0.3),
+        ("cluster", "all of 1,000 partitions to one broker: in all", 5.0),
+        ("cluster", "all of 1,000 partitions to one broker: silence of a partition, worst", 1.0),
+        ("cluster", "a third broker: from start to its share of 1,000 partitions", 10.0),
+        ("cluster", "a broker with all of 1,000 partitions is stopped: in all", 10.0),
+        ("cluster scale", "100,000 partitions: three started, all led", 60.0),
+        ("cluster scale", "memory of a partition that is known", 8.0),
+        ("cluster scale", "100,000 partitions, all led by one: memory", 20.0),
+    ):
+        for place in ("file", "minio"):
+            value = run.find(question, setting, place)
+            if value is not None:
+                yield Verdict(setting, place, value, bound, False)
 
 
 def _ratio(

@@ -110,7 +110,7 @@ class Cluster:
 
         admin = AdminClient({"bootstrap.servers": self.brokers[node_id].bootstrap, "log_level": 0})
         try:
-            return admin.list_topics(timeout=10)
+            return admin.list_topics(timeout=30)
         except KafkaException:
             return None
 
