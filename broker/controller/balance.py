@@ -49,8 +49,9 @@ class Balance:
 
     def wanted(self) -> None:
         """One is fit again, or unfit."""
-        self._looks_left = LOOKS
-        self._wanted.set()
+        if self.enabled:
+            self._looks_left = LOOKS
+            self._wanted.set()
 
     async def run(self) -> None:
         """Owner's task: until the term is over."""
