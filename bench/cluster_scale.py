@@ -117,9 +117,12 @@ def _wait_led(cluster: Cluster, count: int) -> None:
     """Every partition has been opened by its leader: what is not led yet is not counted."""
 
     def missing() -> str:
-        led = sum(
-            int(cluster.brokers[one].metric("headwater_partitions")) for one in cluster.running
-        )
+        try:
+            led = sum(
+                int(cluster.brokers[one].metric("headwater_partitions")) for one in cluster.running
+            )
+        except OSError as error:  # its loop is busy with them
+            return str(error)
         return "" if led >= count else f"{led}"
 
     cluster.wait_until(missing, f"{count} partitions are led", every_s=0.5)
