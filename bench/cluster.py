@@ -153,7 +153,9 @@ def _many(places: Places, store: str) -> Iterator[Figure]:
         began = time.monotonic()
         create_topic(cluster.bootstrap, topic, MANY)
         cluster.wait_for({1, 2})
-        yield Figure(NAME, f"{what}: created, and all leaders told", store, time.monotonic() - began, "s")
+        yield Figure(
+            NAME, f"{what}: created, and all leaders told", store, time.monotonic() - began, "s"
+        )
 
         began = time.monotonic()
         cluster.add(3)
