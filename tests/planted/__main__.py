@@ -23,8 +23,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PACKAGES = ("protocol", "objectstore", "wal", "s3stream", "broker", "tests")
-SEEDS = 60
-RUN_TIMEOUT_S = 120
+SEEDS = 250
+RUN_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True)

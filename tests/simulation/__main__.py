@@ -1,7 +1,7 @@
 """`python -m tests.simulation`: many seeds, or one with everything that happened in it.
 
 --seeds 500 --jobs 2     half fixed, half drawn from the commit, and one in ten as many of streams
-                         without a broker, one in twenty as many of several brokers; more where a
+                         without a broker, one in forty as many of several brokers; more where a
                          place was not reached; then a run for every place at which none of them
                          crashed or paused a process. A place that is left fails the command
 --seed 17                one, with its trace
@@ -20,7 +20,7 @@ from .worlds import WORLDS, simulation_of
 
 ATTEMPTS = 3
 # Of as many seeds one is played by several brokers, which some places take.
-FLEET_SHARE = 20
+FLEET_SHARE = 40
 
 
 def main() -> int:

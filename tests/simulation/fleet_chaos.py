@@ -300,6 +300,8 @@ class FleetChaos:
         asked = start_on(deciding.name, what)
         await asyncio.wait([asked], timeout=5.0)
         if not asked.done():
+            # Whatever comes of it: nobody waits for it any more.
+            asked.add_done_callback(lambda one: one.cancelled() or one.exception())
             return False
         try:
             asked.result()

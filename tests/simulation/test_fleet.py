@@ -9,7 +9,7 @@ import pytest
 
 from .worlds import run_fleet_seed
 
-SEEDS = range(6)
+SEEDS = range(3)
 
 
 @pytest.fixture(autouse=True)
