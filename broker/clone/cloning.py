@@ -25,7 +25,7 @@ FIRST_KEY = meta_log(0).key(0)
 SMALL_BYTES = 1 << 20
 SMALL_AT_ONCE = 32
 LARGE_AT_ONCE = 4
-# A source that deletes faster than this copies is settled with what there is.
+# Each copies what came since the one before, so the second is short.
 PASSES = 20
 
 OnProgress = Callable[[int, int], None]
@@ -121,8 +121,12 @@ class _Cloning:
             for some in (data, logs, metadata):
                 vanished += await self._copy_all(some)
             if not vanished:
-                break
-        return as_of_ms
+                return as_of_ms
+        raise Fault(
+            f"the source deletes objects faster than {PASSES} passes could copy them: the copy is "
+            "not whole, and no broker starts on it. Raise collector.round.interval.ms of the "
+            "source's brokers, or stop them, and run this again: it goes on where it was"
+        )
 
     async def _new(self, prefix: str) -> list[ObjectInfo]:
         return [info async for info in self._source.list(prefix) if info.key not in self._done]

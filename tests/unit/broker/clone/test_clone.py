@@ -18,7 +18,7 @@ from broker.verify import main as verify_main
 from broker.verify import verify
 from broker.verify.fault import Fault
 from objectstore.drivers.memory import MemoryStore
-from objectstore.errors import StoreUnavailable
+from objectstore.errors import NotFound, StoreUnavailable
 from objectstore.store import Chunks, ObjectInfo
 from objectstore.wrappers.passing import PassingStore
 from tests.unit.broker.cut.brokers import Brokers, Key, busy_cluster, run
@@ -246,3 +246,28 @@ def test_the_command_says_how_far_the_copy_goes(
     assert "there is no such directory" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["--from", source, "--to", source])
+
+
+class AlwaysLate(SlowReads):
+    """What is listed is gone by the time that it is read."""
+
+    async def get(self, key: str) -> bytes:
+        if key.startswith("wal/"):
+            raise NotFound(f"{key}: deleted meanwhile")
+        return await super().get(key)
+
+
+def test_a_source_that_deletes_faster_than_it_is_copied_gives_no_cluster() -> None:
+    async def body(brokers: Brokers) -> None:
+        await busy_cluster(brokers, count=2)
+        await brokers.kill_all()
+        target = MemoryStore(brokers.loop.now_ms)
+        source = AlwaysLate(brokers.store, Random(1), 0.0)
+        with pytest.raises(Fault, match="faster than"):
+            await clone(source, target, Random(1), brokers.loop.now_ms)
+        assert "meta/00000000000000000000/00000000000000000000" not in target._objects
+        assert not any(key.endswith("/end") for key in target._objects)
+        await clone(brokers.store, target, Random(1), brokers.loop.now_ms)
+        assert await contents_of(brokers, target) == brokers.acknowledged
+
+    run(body)
