@@ -147,8 +147,11 @@ class Following:
         self._changed.set()
         self._on_image(loaded.image)
 
-    def _fold(self, answer: LogObjects) -> None:
+    def _fold(self, term: int, answer: LogObjects) -> None:
+        """term: whose objects they are; the bucket may have told of a later one meanwhile."""
         loaded = self.loaded
+        if term != loaded.term:
+            return
         image, seq = loaded.image, loaded.next_seq
         records, size_bytes = loaded.records, loaded.size_bytes
         for one in answer.objects:
@@ -235,7 +238,7 @@ class Following:
             if isinstance(answer, LogObjects):
                 if answer.objects:
                     self.grace()  # they are durable
-                self._fold(answer)
+                self._fold(place.term, answer)
             elif not await self.read_bucket():
                 return  # it has nothing of what comes next, nor has the bucket: ask again later
 
